@@ -1,0 +1,42 @@
+#pragma once
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lpu::cluster {
+
+enum class Verb : std::uint8_t { kList, kPlan, kCompile, kVerify, kInspect, kRun, kMutate, kAssemble };
+
+/// What a call of the program says, before any value is judged.
+struct CommandLine {
+  std::string command;  ///< as typed, for the record
+  std::optional<Verb> verb;
+  std::vector<std::string> words;                          ///< after the verb, without a flag
+  std::map<std::string, std::string, std::less<>> values;  ///< flag without dashes -> value; switches: ""
+  std::vector<std::string> settings;                       ///< each --set, in order
+
+  [[nodiscard]] bool has(std::string_view flag) const { return values.find(flag) != values.end(); }
+  /// The flag's value, or its default of the table.
+  [[nodiscard]] std::string value(std::string_view flag) const;
+};
+
+/// @throws InputError  an unknown verb or flag (names the nearest), a flag of another verb, a value missing or given
+/// twice
+[[nodiscard]] CommandLine parse_command_line(std::span<const char* const> arguments);
+
+[[nodiscard]] std::string_view name(Verb verb);
+/// The general help, or that of a verb: usage, every flag with default, unit and range, examples.
+[[nodiscard]] std::string help(std::optional<Verb> verb);
+
+/// A flag's value as a whole number in [minimum, maximum]; `k` = 1,024.
+/// @throws InputError  "--<flag>: found …; expected …"
+[[nodiscard]] std::int64_t parse_integer(const std::string& flag,
+                                         const std::string& text,
+                                         std::int64_t minimum,
+                                         std::int64_t maximum);
+
+}  // namespace lpu::cluster

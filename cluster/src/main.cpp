@@ -1,0 +1,5 @@
+#include "lpu/cluster/run.hpp"
+
+int main(int argc, char** argv) {
+  return lpu::cluster::run(argc, argv);
+}

@@ -1,0 +1,122 @@
+#include "lpu/cluster/presets.hpp"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <system_error>
+
+#include "embedded_presets.hpp"
+#include "lpu/interconnect/topology.hpp"
+#include "lpu/node/error.hpp"
+#include "lpu/node/sourced_value.hpp"
+#include "lpu/node/suggestion.hpp"
+#include "lpu/scheduler/model_reader.hpp"
+
+namespace lpu::cluster {
+namespace {
+
+namespace fs = std::filesystem;
+using node::FieldReader;
+using node::InputError;
+
+constexpr std::array<std::string_view, 3> kFolders = {"chips", "systems", "models"};
+constexpr std::array<std::string_view, 3> kNouns = {"chip", "system", "model"};
+
+bool looks_like_path(const std::string& text) {
+  return text.find('/') != std::string::npos || text.ends_with(".json") || text == "." || text == "..";
+}
+
+/// The preset's text, or the file's.
+FieldReader open(PresetKind kind, const std::string& name_or_file, const std::string& where) {
+  for (const PresetText& preset : embedded_presets()) {
+    if (preset.kind == folder(kind) && preset.name == name_or_file) {
+      return FieldReader::parse(preset.text, name_or_file);
+    }
+  }
+  std::error_code error;
+  if (looks_like_path(name_or_file) || fs::exists(name_or_file, error)) {
+    const fs::path path(name_or_file);
+    return FieldReader::load(kind == PresetKind::kModels && fs::is_directory(path, error) ? path / "config.json"
+                                                                                          : path);
+  }
+  throw InputError(where + ": found " + (name_or_file.empty() ? "nothing" : name_or_file) + "; expected a " +
+                   std::string(kNouns[static_cast<std::size_t>(kind)]) + " preset or a file" +
+                   node::known_values(name_or_file, preset_names(kind)));
+}
+
+/// What people call the model of a config.json: its folder's name.
+std::string model_name(const std::string& name_or_file) {
+  std::error_code error;
+  fs::path path = fs::absolute(name_or_file, error).lexically_normal();
+  if (!path.has_filename()) {
+    path = path.parent_path();
+  }
+  if (!fs::is_directory(path, error)) {
+    path = path.filename() == "config.json" ? path.parent_path() : path.replace_extension();
+  }
+  const std::string name = path.filename().string();
+  return name.empty() ? "model" : name;
+}
+
+}  // namespace
+
+std::string_view folder(PresetKind kind) {
+  return kFolders[static_cast<std::size_t>(kind)];
+}
+
+std::vector<std::string> preset_names(PresetKind kind) {
+  std::vector<std::string> out;
+  for (const PresetText& preset : embedded_presets()) {
+    if (preset.kind == folder(kind)) {
+      out.emplace_back(preset.name);
+    }
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+node::ChipPreset load_chip(const std::string& name_or_file, const std::string& where) {
+  return node::load_chip_preset(open(PresetKind::kChips, name_or_file, where));
+}
+
+SystemPreset load_system(const std::string& name_or_file, const std::string& where) {
+  const FieldReader reader = open(PresetKind::kSystems, name_or_file, where);
+  if (reader.text("kind") != "system") {
+    reader.fail("kind", "system");
+  }
+  SystemPreset out;
+  out.name = reader.text("name");
+  out.description = reader.text("description");
+  const node::SourcedValue chip = node::read_sourced(reader, "chip");
+  const node::SourcedValue chips = node::read_sourced(reader, "chips");
+  reader.refuse_other_keys();
+  out.chip = chip.value;
+  // A chip of the user's own lies beside the system's file.
+  const fs::path beside = fs::path(reader.file()).parent_path() / chip.value;
+  std::error_code error;
+  if (looks_like_path(chip.value) && fs::path(chip.value).is_relative() && fs::exists(beside, error)) {
+    out.chip = beside.string();
+  }
+  const std::int64_t count = node::parse_quantity(chips.value, node::Dimension::kCount, chips.where, "chips");
+  if (count < 1 || count > interconnect::kChipsMost) {
+    throw InputError(chips.where + ": found " + chips.value + "; expected 1 to " +
+                     std::to_string(interconnect::kChipsMost) + " chips");
+  }
+  out.chips = static_cast<std::int32_t>(count);
+  out.sources["chip"] = chip.source;
+  out.sources["chips"] = chips.source;
+  return out;
+}
+
+scheduler::ModelPreset load_model(const std::string& name_or_file, const std::string& where) {
+  const FieldReader reader = open(PresetKind::kModels, name_or_file, where);
+  if (reader.has("kind")) {
+    return scheduler::load_model_preset(reader);
+  }
+  scheduler::ModelPreset out;
+  out.model = scheduler::read_hugging_face_config(reader, model_name(name_or_file));
+  out.description = "Hugging Face config";
+  return out;
+}
+
+}  // namespace lpu::cluster

@@ -1,0 +1,275 @@
+#include <array>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <boost/json.hpp>
+
+#include "compiling.hpp"
+#include "configuration.hpp"
+#include "json_output.hpp"
+#include "lpu/cluster/run_program.hpp"
+#include "lpu/node/digest.hpp"
+#include "lpu/node/field_reader.hpp"
+#include "lpu/node/quantity_text.hpp"
+#include "lpu/node/suggestion.hpp"
+#include "lpu/scheduler/program_file.hpp"
+#include "plan_report.hpp"
+#include "verbs.hpp"
+
+namespace lpu::cluster {
+namespace {
+
+namespace json = boost::json;
+using node::InputError;
+
+/// A program to execute, and the record of where it comes from.
+struct Job {
+  scheduler::ClusterProgram program;
+  json::object inputs;
+};
+
+/// A recorded run of a program file stands for its flags; a recorded compilation is read by configure().
+CommandLine with_recorded_run(const CommandLine& typed) {
+  CommandLine line = with_recorded_flags(typed);
+  if (!line.has("config") || line.has("program")) {
+    return line;
+  }
+  const node::FieldReader inputs = node::FieldReader::load(line.value("config")).object("inputs");
+  if (!inputs.has("program")) {
+    return line;
+  }
+  line.values.erase("config");
+  line.values["program"] = inputs.text("program");
+  std::vector<std::string> settings = inputs.texts("set");
+  settings.insert(settings.end(), line.settings.begin(), line.settings.end());
+  line.settings = std::move(settings);
+  return line;
+}
+
+/// Flags that say what to compile have no meaning beside a program.
+void refuse_compiling_flags(const CommandLine& line) {
+  constexpr std::array<std::string_view, 16> kFlags = {"model",
+                                                       "system",
+                                                       "chip",
+                                                       "chips",
+                                                       "tp",
+                                                       "pp",
+                                                       "micro-batch",
+                                                       "context",
+                                                       "compute",
+                                                       "kv",
+                                                       "experts",
+                                                       "objective",
+                                                       "sampling",
+                                                       "search-orders",
+                                                       "seed",
+                                                       "config"};
+  for (const std::string_view flag : kFlags) {
+    if (line.has(flag)) {
+      throw InputError("--" + std::string(flag) +
+                       ": found beside --program; expected one of them (the program holds the rest)");
+    }
+  }
+}
+
+json::value parsed_inputs(const scheduler::ClusterProgram& program) {
+  json::error_code error;
+  json::value inputs = json::parse(program.inputs, error);
+  return error ? json::value(nullptr) : inputs;
+}
+
+/// The record of a run that executes a program file.
+json::object program_inputs(const CommandLine& line, const scheduler::ClusterProgram& program) {
+  json::object out;
+  out["program"] = line.value("program");
+  out["set"] = json::value_from(line.settings);
+  out["compiled_from"] = parsed_inputs(program);
+  return out;
+}
+
+Job load_job(const CommandLine& line, const Console& console) {
+  const std::vector<node::Setting> settings = parse_settings(line.settings);
+  Job out;
+  out.program = scheduler::load_program(line.value("program"));
+  out.inputs = program_inputs(line, out.program);
+  if (!line.has("no-verify")) {
+    require_legal(out.program, console);
+  }
+  // The program is legal for the chip that it was compiled for; a setting changes the machine beneath it.
+  node::apply_chip_settings(out.program.chip, settings);
+  return out;
+}
+
+Job compile_job(const CommandLine& line, const Console& console) {
+  const Configuration configuration = configure(line);
+  Job out;
+  out.inputs = to_inputs(configuration);
+  if (line.has("no-verify")) {
+    ProgressLine progress(console);
+    out.program = scheduler::compile(configuration.request, progress.callback()).program;
+  } else {
+    out.program = compile_and_verify(configuration.request, console).program;
+  }
+  return out;
+}
+
+std::int32_t users_of(const CommandLine& line, const scheduler::ClusterProgram& program) {
+  const std::string text = line.value("users");
+  if (text == "saturating") {
+    return program.user_slots;
+  }
+  return static_cast<std::int32_t>(parse_integer("users", text, 1, 1'000'000));
+}
+
+json::object to_json(const CommandLine& line, const Job& job, const RunResult& result) {
+  const scheduler::ClusterProgram& program = job.program;
+  json::object out = result_object(line);
+  out["inputs"] = job.inputs;
+  out["model"] = program.model;
+  out["chips"] = program.chips;
+  out["chips_idle"] = result.chips_idle;
+  out["tp"] = program.tensor_parallel;
+  out["pp"] = program.pipeline_parallel;
+  out["micro_batch"] = program.plan.micro_batch;
+  out["users"] = result.users;
+  out["tokens"] = result.tokens;
+  out["context"] = program.plan.context;
+  const json::value inputs =
+      job.inputs.contains("compiled_from") ? job.inputs.at("compiled_from") : json::value(job.inputs);
+  for (const std::string_view key : {"compute", "kv", "experts", "objective"}) {
+    if (inputs.is_object() && inputs.get_object().contains(key)) {
+      out[key] = inputs.get_object().at(key);
+    }
+  }
+  out["token_latency_cycles"] = result.token_latency_cycles;
+  out["token_latency_us"] = node::to_microseconds(node::Cycles(result.token_latency_cycles), program.chip.clock);
+  out["token_period_cycles"] = result.token_period_cycles;
+  out["tokens_per_second_per_user"] = result.tokens_per_second_per_user;
+  out["tokens_per_second"] = result.tokens_per_second;
+  out["initiation_interval_cycles"] = result.initiation_interval_cycles;
+  out["initiation_interval_measured"] = result.is_interval_measured;
+  out["clock_hz"] = program.chip.clock.count();
+  out["schedule_digest"] = node::to_hex(result.schedule_digest);
+  out["fingerprint"] = node::to_hex(result.fingerprint);
+  out["makespan_cycles"] = result.makespan_cycles;
+  out["arrivals_checked"] = result.arrivals_checked;
+  out["transfers"] = result.transfers;
+  out["vectors_moved"] = result.vectors;
+  out["messages_in_process"] = result.messages_in_process;
+  out["messages_between_ranks"] = 0;
+  out["bursts"] = result.bursts;
+  out["jitter_cycles_max"] = result.jitter_cycles_max;
+  out["occupancy"] = {{"mxm", result.occupancy.mxm},
+                      {"vxm", result.occupancy.vxm},
+                      {"sxm", result.occupancy.sxm},
+                      {"mem", result.occupancy.mem},
+                      {"c2c", result.occupancy.c2c}};
+  out["link_busy_max"] = result.link_busy_max;
+  out["checks"] = line.has("no-verify") ? "all" : "arrivals and readiness";
+  out["ranks"] = 1;
+  out["wall_s"] = result.wall_s;
+  out["chip_cycles_per_wall_s"] = result.chip_cycles_per_wall_s;
+  out["wall_us_per_chip_token"] = result.wall_us_per_chip_token;
+  return out;
+}
+
+std::string percent(double share) {
+  return node::fixed(100 * share, 1) + " %";
+}
+
+std::string to_text(const CommandLine& line, const Job& job, const RunResult& result) {
+  const scheduler::ClusterProgram& program = job.program;
+  const node::Hertz clock = program.chip.clock;
+  const auto cycles = [&](std::int64_t count) { return node::cycles_with_time(node::Cycles(count), clock); };
+  std::string out = program.model + " on " + std::to_string(program.chips) + " chips (" + program.chip.name + "): TP " +
+                    std::to_string(program.tensor_parallel) + " x PP " + std::to_string(program.pipeline_parallel);
+  out += result.chips_idle > 0 ? ", " + std::to_string(result.chips_idle) + " idle\n" : "\n";
+  out += "  " + std::to_string(result.tokens) + " tokens for " + std::to_string(result.users) +
+         (result.users == 1 ? " user" : " users") +
+         " in lockstep, timing plane\n  (no weights loaded; SRAM accounted)\n";
+  if (!line.settings.empty()) {
+    out += "  modified: " + wrapped(node::join(line.settings), 68, 12) + "\n";
+  }
+  out += "\n";
+  Table table;
+  table.add({"token latency", cycles(result.token_latency_cycles)});
+  table.add({"initiation interval",
+             cycles(result.initiation_interval_cycles) +
+                 (result.is_interval_measured ? "" : " (one micro-batch: the program's own)")});
+  table.add({"speed",
+             rate_text(result.tokens_per_second_per_user) + " tokens/s a user, " + rate_text(result.tokens_per_second) +
+                 " in all, at II " + node::with_thousands(result.initiation_interval_cycles)});
+  table.add({"makespan", cycles(result.makespan_cycles)});
+  table.add({"jitter",
+             result.jitter_cycles_max == 0
+                 ? "0 (by construction; " + node::with_thousands(result.arrivals_checked) + " arrivals checked)"
+                 : node::with_thousands(result.jitter_cycles_max) + " cycles"});
+  table.add(
+      {"exchanged",
+       node::with_thousands(result.transfers) + " transfers, " + node::with_thousands(result.vectors) + " vectors"});
+  table.add({"messages", node::with_thousands(result.messages_in_process) + " in process, 0 between ranks"});
+  table.add({"occupancy",
+             "MXM " + percent(result.occupancy.mxm) + ", VXM " + percent(result.occupancy.vxm) + ", SXM " +
+                 percent(result.occupancy.sxm) + ", MEM " + percent(result.occupancy.mem) + ", C2C " +
+                 percent(result.occupancy.c2c)});
+  table.add({"schedule digest", node::to_hex(result.schedule_digest)});
+  table.add({"fingerprint", node::to_hex(result.fingerprint)});
+  table.add({"wall time",
+             node::fixed(result.wall_s, 2) + " s on 1 rank, " + node::fixed(result.wall_us_per_chip_token, 1) +
+                 " us a chip and token"});
+  return out + table.text();
+}
+
+void add_run_flags(json::object& inputs, const CommandLine& line, const json::value& users) {
+  inputs["users"] = users;
+  inputs["tokens"] = parse_integer("tokens", line.value("tokens"), 1, 1'000'000);
+  inputs["no_verify"] = line.has("no-verify");
+}
+
+CommandLine effective_line(const CommandLine& typed) {
+  refuse_words(typed);
+  if (typed.has("program")) {
+    refuse_compiling_flags(typed);
+  }
+  return with_recorded_run(typed);
+}
+
+}  // namespace
+
+json::object run_inputs(const CommandLine& typed) {
+  const CommandLine line = effective_line(typed);
+  if (!line.has("program")) {
+    json::object inputs = to_inputs(configure(line));
+    add_run_flags(inputs, line, json::value(inputs["users"]));
+    return inputs;
+  }
+  const scheduler::ClusterProgram program = scheduler::load_program(line.value("program"));
+  json::object inputs = program_inputs(line, program);
+  add_run_flags(inputs, line, users_of(line, program));
+  return inputs;
+}
+
+node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console) {
+  static_cast<void>(output_folder(typed));  // before the long part
+  const CommandLine line = effective_line(typed);
+  RunOptions options;
+  options.tokens = parse_integer("tokens", line.value("tokens"), 1, 1'000'000);
+  Job job = line.has("program") ? load_job(line, console) : compile_job(line, console);
+  options.users = users_of(line, job.program);
+  options.checks = line.has("no-verify") ? Checks::kAll : Checks::kArrivals;
+  add_run_flags(job.inputs, line, options.users);
+  ProgressLine progress(console);
+  options.progress = [&](const RunProgress& at) {
+    progress.show(static_cast<double>(at.iterations) / static_cast<double>(at.iterations_total),
+                  "run: cycle " + node::with_thousands(at.cycle));
+  };
+  const RunResult result = run_program(job.program, options);
+  print_result(line, console, to_json(line, job, result), to_text(line, job, result));
+  return node::ExitCode::kDone;
+}
+
+}  // namespace lpu::cluster

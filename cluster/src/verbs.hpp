@@ -1,0 +1,23 @@
+#pragma once
+#include <boost/json.hpp>
+
+#include "command_line.hpp"
+#include "console.hpp"
+#include "lpu/node/error.hpp"
+
+namespace lpu::cluster {
+
+// One function a verb: does it and prints the result; what goes wrong is thrown.
+[[nodiscard]] node::ExitCode list_presets(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode plan_model(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode compile_program(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode verify_program(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode inspect_program(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode run_in_lockstep(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode mutate_program(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode assemble_program(const CommandLine& line, const Console& console);
+
+/// Everything that decides a run's outcome, in the form that --config reads.
+[[nodiscard]] boost::json::object run_inputs(const CommandLine& line);
+
+}  // namespace lpu::cluster

@@ -1,0 +1,76 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "lpu/node/port.hpp"
+#include "lpu/node/program.hpp"
+
+namespace lpu::interconnect {
+
+/// A link end of a chip to which a message was delivered.
+struct Delivery {
+  std::int32_t chip = -1;
+  std::int32_t link = -1;
+};
+
+/// What the wires do to a message, for tests that need faulty ones.
+enum class Tampering : std::uint8_t {
+  kDeliver,   ///< as it is, or as the tamperer left it
+  kHoldBack,  ///< behind the next message of the same link
+};
+/// @param to  the receiving link end; header and values may be changed
+using Tamperer = std::function<Tampering(Delivery to, node::MessageHeader& header, std::span<std::uint64_t> values)>;
+
+/// Carries messages between chips of one process.
+///
+/// One mailbox per link end, first in, first out; its slots are used again, so that a long run allocates nothing once
+/// the deepest backlog has been seen. Who received something is recorded, so that a runner wakes only those.
+class InProcessTransport {
+ public:
+  /// @param bindings  of all chips, in chip order
+  /// @throws node::InputError  a link whose far end is not a chip and link of the cluster
+  explicit InProcessTransport(std::span<const node::ChipBinding> bindings);
+  ~InProcessTransport();
+  InProcessTransport(const InProcessTransport&) = delete;
+  InProcessTransport& operator=(const InProcessTransport&) = delete;
+  InProcessTransport(InProcessTransport&&) = delete;
+  InProcessTransport& operator=(InProcessTransport&&) = delete;
+
+  [[nodiscard]] node::Port& port(std::int32_t chip);
+  /// Link ends that got a message since the last call.
+  [[nodiscard]] std::span<const Delivery> deliveries() const { return deliveries_; }
+  void clear_deliveries() { deliveries_.clear(); }
+
+  [[nodiscard]] std::int64_t messages() const { return messages_; }
+  [[nodiscard]] std::int64_t vectors() const { return vectors_; }
+
+  void set_tamperer(Tamperer tamperer) { tamperer_ = std::move(tamperer); }
+
+ private:
+  class Mailbox;
+  class ChipPort;
+
+  void deliver(const node::LinkPeer& to, const node::MessageHeader& header, std::span<const std::uint64_t> values);
+  void deliver_tampered(const node::LinkPeer& to,
+                        const node::MessageHeader& header,
+                        std::span<const std::uint64_t> values);
+  [[nodiscard]] Mailbox& mailbox(std::int32_t chip, std::int32_t link);
+
+  std::size_t links_ = 0;  ///< per chip
+  std::vector<Mailbox> mailboxes_;
+  std::vector<std::unique_ptr<ChipPort>> ports_;
+  std::vector<Delivery> deliveries_;
+  Tamperer tamperer_;
+  /// Messages kept behind the next one of their link end (chip, link).
+  std::map<std::pair<std::int32_t, std::int32_t>, std::pair<node::MessageHeader, std::vector<std::uint64_t>>>
+      held_back_;
+  std::int64_t messages_ = 0;
+  std::int64_t vectors_ = 0;
+};
+
+}  // namespace lpu::interconnect

@@ -1,0 +1,141 @@
+#include "lpu/interconnect/in_process_transport.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "lpu/node/error.hpp"
+
+namespace lpu::interconnect {
+
+/// Messages one behind the other: headers, and their value ids in one row.
+///
+/// A link mostly holds one message, so the room is used from the start again whenever the mailbox is empty: it stays in
+/// cache, and nothing is allocated once the deepest backlog has been seen.
+class InProcessTransport::Mailbox {
+ public:
+  void push(const node::MessageHeader& header, std::span<const std::uint64_t> values) {
+    if (next_header_ * 2 > headers_.size() && headers_.size() == headers_.capacity()) {
+      drop_taken();
+    }
+    headers_.push_back(header);
+    values_.insert(values_.end(), values.begin(), values.end());
+  }
+  [[nodiscard]] node::MessageView front() const {
+    if (next_header_ == headers_.size()) {
+      return {};
+    }
+    return {.header = &headers_[next_header_], .values = &values_[next_value_]};
+  }
+  void pop() {
+    LPU_CHECK(next_header_ < headers_.size(), "pop of an empty mailbox");
+    next_value_ += static_cast<std::size_t>(headers_[next_header_++].length);
+    if (next_header_ == headers_.size()) {
+      headers_.clear();
+      values_.clear();
+      next_header_ = next_value_ = 0;
+    }
+  }
+
+ private:
+  /// A mailbox that is never empty would grow for ever.
+  void drop_taken() {
+    headers_.erase(headers_.begin(), headers_.begin() + static_cast<std::ptrdiff_t>(next_header_));
+    values_.erase(values_.begin(), values_.begin() + static_cast<std::ptrdiff_t>(next_value_));
+    next_header_ = next_value_ = 0;
+  }
+
+  std::vector<node::MessageHeader> headers_;
+  std::vector<std::uint64_t> values_;
+  std::size_t next_header_ = 0;
+  std::size_t next_value_ = 0;
+};
+
+class InProcessTransport::ChipPort final : public node::Port {
+ public:
+  ChipPort(InProcessTransport& transport, const node::ChipBinding& binding)
+      : transport_(&transport), mailboxes_(&transport.mailbox(binding.chip, 0)), peers_(binding.peers) {}
+
+  void send(std::int32_t link, const node::MessageHeader& header, std::span<const std::uint64_t> values) override {
+    transport_->deliver(peers_[static_cast<std::size_t>(link)], header, values);
+  }
+  [[nodiscard]] node::MessageView front(std::int32_t link) override { return mailboxes_[link].front(); }
+  void pop(std::int32_t link) override { mailboxes_[link].pop(); }
+
+ private:
+  InProcessTransport* transport_;
+  Mailbox* mailboxes_;  ///< of this chip, one per link
+  std::vector<node::LinkPeer> peers_;
+};
+
+InProcessTransport::InProcessTransport(std::span<const node::ChipBinding> bindings) {
+  for (const node::ChipBinding& binding : bindings) {
+    links_ = std::max(links_, binding.peers.size());
+  }
+  links_ = std::max<std::size_t>(links_, 1);
+  for (std::size_t chip = 0; chip < bindings.size(); ++chip) {
+    const node::ChipBinding& binding = bindings[chip];
+    const std::string where = "program: binding " + std::to_string(chip) + ": ";
+    if (binding.chip != static_cast<std::int32_t>(chip)) {
+      throw node::InputError(where + "chip: found " + std::to_string(binding.chip) + "; expected " +
+                             std::to_string(chip));
+    }
+    for (std::size_t link = 0; link < binding.peers.size(); ++link) {
+      const node::LinkPeer& peer = binding.peers[link];
+      if (peer.chip >= static_cast<std::int32_t>(bindings.size()) ||
+          (peer.chip >= 0 && (peer.link < 0 || peer.link >= static_cast<std::int32_t>(links_)))) {
+        throw node::InputError(where + "peer of link " + std::to_string(link) + ": found chip " +
+                               std::to_string(peer.chip) + ", link " + std::to_string(peer.link) +
+                               "; expected a chip below " + std::to_string(bindings.size()) + " and a link below " +
+                               std::to_string(links_));
+      }
+    }
+  }
+  mailboxes_.resize(bindings.size() * links_);
+  for (const node::ChipBinding& binding : bindings) {
+    ports_.push_back(std::make_unique<ChipPort>(*this, binding));
+  }
+}
+
+InProcessTransport::~InProcessTransport() = default;
+
+node::Port& InProcessTransport::port(std::int32_t chip) {
+  return *ports_[static_cast<std::size_t>(chip)];
+}
+
+InProcessTransport::Mailbox& InProcessTransport::mailbox(std::int32_t chip, std::int32_t link) {
+  return mailboxes_[static_cast<std::size_t>(chip) * links_ + static_cast<std::size_t>(link)];
+}
+
+void InProcessTransport::deliver(const node::LinkPeer& to,
+                                 const node::MessageHeader& header,
+                                 std::span<const std::uint64_t> values) {
+  ++messages_;
+  vectors_ += header.length;
+  if (tamperer_) {
+    deliver_tampered(to, header, values);
+    return;
+  }
+  mailbox(to.chip, to.link).push(header, values);
+  deliveries_.push_back({.chip = to.chip, .link = to.link});
+}
+
+void InProcessTransport::deliver_tampered(const node::LinkPeer& to,
+                                          const node::MessageHeader& header,
+                                          std::span<const std::uint64_t> values) {
+  node::MessageHeader changed = header;
+  std::vector<std::uint64_t> changed_values(values.begin(), values.end());
+  Mailbox& box = mailbox(to.chip, to.link);
+  const std::pair end{to.chip, to.link};
+  if (tamperer_({.chip = to.chip, .link = to.link}, changed, changed_values) == Tampering::kHoldBack) {
+    held_back_[end] = {changed, std::move(changed_values)};
+    return;
+  }
+  box.push(changed, changed_values);
+  if (const auto held = held_back_.find(end); held != held_back_.end()) {
+    box.push(held->second.first, held->second.second);
+    held_back_.erase(held);
+  }
+  deliveries_.push_back({.chip = to.chip, .link = to.link});
+}
+
+}  // namespace lpu::interconnect

@@ -1,0 +1,390 @@
+#include "lpu/scheduler/compile.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "lowering.hpp"
+#include "lpu/interconnect/route.hpp"
+#include "lpu/interconnect/topology.hpp"
+#include "lpu/node/quantity.hpp"
+#include "partition.hpp"
+#include "placement.hpp"
+#include "report.hpp"
+#include "token_return.hpp"
+
+namespace lpu::scheduler {
+
+using node::ceil_div;
+
+DoesNotFit::DoesNotFit(const std::string& message, std::int32_t smallest) : InputError(message), smallest_chips_(smallest) {}
+
+namespace {
+
+/// Stages that may share one text: the same blocks, ends and cables.
+struct StageKind {
+  std::int32_t phase = 0;   ///< block kind that it begins with
+  std::int32_t blocks = 0;
+  bool has_embedding = false;
+  bool has_head = false;
+  HopPlan entry, exit;
+  bool operator==(const StageKind&) const = default;
+};
+
+struct ScheduledStage {
+  StageKind kind;
+  std::unique_ptr<Lowering> lowering;
+  std::vector<std::int32_t> classes;               ///< per group position: the first position with the same text
+  std::map<std::int32_t, std::int32_t> text_of;    ///< class to index in ClusterProgram::texts
+};
+
+std::string list_of(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const std::string& line : lines) {
+    out += (out.empty() ? "" : "; ") + line;
+  }
+  return out;
+}
+
+/// Everything about the request that no program exists for, at once.
+void check_request(const CompileRequest& request) {
+  std::vector<std::string> faults;
+  const auto complain = [&](bool is_fault, const std::string& what) {
+    if (is_fault) {
+      faults.push_back(what);
+    }
+  };
+  const KvType expected = request.compute == Compute::kW8A8            ? KvType::kInt8
+                          : request.compute == Compute::kFp32Reference ? KvType::kFp32
+                                                                       : KvType::kFp16;
+  complain(request.kv != expected, "kv: found another type than the compute path's; expected int8 with w8a8, fp16 with w8a16 and fp16, fp32 with fp32ref");
+  complain(request.model.head_dim > request.chip.mxm_columns / (request.compute == Compute::kW8A8 ? 1 : 2),
+           "head_dim: found " + std::to_string(request.model.head_dim) + "; expected at most a tile's columns, " +
+               std::to_string(request.chip.mxm_columns / (request.compute == Compute::kW8A8 ? 1 : 2)));
+  complain(request.micro_batch < 1 || request.micro_batch > 32, "micro-batch: found " + std::to_string(request.micro_batch) + "; expected 1 to 32");
+  complain(request.context < 1, "context: found " + std::to_string(request.context) + "; expected at least 1");
+  if (request.tensor_parallel) {
+    const std::int32_t tp = *request.tensor_parallel;
+    complain(tp < 1 || tp > 8 || (tp & (tp - 1)) != 0, "tp: found " + std::to_string(tp) + "; expected 1, 2, 4 or 8 (chips of one node)");
+    complain(request.pipeline_parallel && request.chips > 0 && tp * *request.pipeline_parallel > request.chips,
+             "tp x pp: found " + std::to_string(tp * *request.pipeline_parallel) + " chips; expected at most " + std::to_string(request.chips));
+  }
+  if (request.pipeline_parallel) {
+    complain(*request.pipeline_parallel < 1 || *request.pipeline_parallel > 3 * request.model.layers,
+             "pp: found " + std::to_string(*request.pipeline_parallel) + "; expected 1 to " + std::to_string(3 * request.model.layers) + " (three cuts a layer)");
+  }
+  if (!faults.empty()) {
+    throw node::InputError(list_of(faults));
+  }
+}
+
+/// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
+std::optional<std::int64_t> stripes_of(const CompileRequest& request, const StageMemory& memory, const Stage& stage, std::int64_t users) {
+  const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
+  return stripes <= MemoryMap::capacity(request.chip, scratch_rows(request, stage)) ? std::optional(stripes) : std::nullopt;
+}
+
+struct Partitioning {
+  std::int32_t tensor_parallel = 0;
+  std::int32_t pipeline_parallel = 0;
+  std::vector<Stage> stages;
+  double cost = 0;   ///< cycles: a token's latency, or the slowest stage's interval
+};
+
+/// Cost model of the search: installs and slots of every block, plus per layer what waits for wires and vector units.
+std::optional<Partitioning> evaluate(const CompileRequest& request, const ComputePath& path, std::int32_t tp, std::int32_t pp) {
+  const Shard shard = make_shard(request.model, tp, request.chip);
+  Partitioning out{.tensor_parallel = tp, .pipeline_parallel = pp, .stages = cut_stages(request, shard, path, pp)};
+  double slowest = 0;
+  double total = 0;
+  for (const Stage& stage : out.stages) {
+    if (!stripes_of(request, stage_memory(request, shard, path, stage), stage, request.users.value_or(request.micro_batch))) {
+      return std::nullopt;
+    }
+    double busy = 0;
+    for (std::int32_t i = 0; i < stage.blocks; ++i) {
+      busy += static_cast<double>(block_cycles(request, shard, path, stage.block(i)));
+    }
+    slowest = std::max(slowest, busy);
+    total += busy;
+  }
+  const auto hop = static_cast<double>((request.chip.link_flight + request.chip.c2c_endpoint).count());
+  const auto service = static_cast<double>(request.chip.link_serialisation.count());
+  const auto rows = [&](const Packing& packing) { return static_cast<double>(packing.groups * path.wire_bytes * request.micro_batch) * service; };
+  const double wires = tp == 1 ? 0 : 4 * hop + rows(shard.attention) + 3 * rows(shard.hidden);
+  const double vectors = 1'900.0 + 8.0 * shard.tiles(shard.hidden);
+  total += static_cast<double>(request.model.layers) * (wires + vectors) + (pp - 1) * (2.0 * hop + 2 * rows(shard.hidden));
+  out.cost = request.objective == Objective::kLatency ? total : slowest * 1e6 + total;
+  return out;
+}
+
+Partitioning partition(const CompileRequest& request, const ComputePath& path) {
+  std::optional<Partitioning> best;
+  for (const std::int32_t tp : {1, 2, 4, 8}) {
+    if ((request.tensor_parallel && *request.tensor_parallel != tp) || tp > request.chips) {
+      continue;
+    }
+    const std::int32_t nodes = request.chips / 8;
+    const std::int32_t groups = nodes * (8 / tp) + request.chips % 8 / tp;
+    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
+    std::vector<std::int32_t> degrees;
+    if (request.pipeline_parallel) {
+      degrees.push_back(*request.pipeline_parallel);
+    } else {
+      for (std::int32_t pp = 1; pp <= most; ++pp) {
+        const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0;
+        if (is_natural) {
+          degrees.push_back(pp);
+        }
+      }
+    }
+    for (const std::int32_t pp : degrees) {
+      if (pp > most) {
+        continue;
+      }
+      const std::optional<Partitioning> found = evaluate(request, path, tp, pp);
+      if (found && (!best || found->cost < best->cost)) {
+        best = found;
+      }
+    }
+  }
+  if (!best) {
+    throw DoesNotFit("", 0);
+  }
+  return *best;
+}
+
+std::string shortage(const CompileRequest& request, std::int32_t smallest) {
+  const ModelConfig& m = request.model;
+  const double per_layer = static_cast<double>(m.hidden * m.head_dim * (2 * m.heads + 2 * m.kv_heads) +
+                                               3 * m.hidden * m.ffn * std::max<std::int64_t>(m.experts, 1));
+  const double parameters = per_layer * static_cast<double>(m.layers) + 2.0 * static_cast<double>(m.vocabulary * m.hidden);
+  const std::int32_t bytes = make_path(request.compute, request.kv, request.chip).weight_bytes;
+  const auto giga = [](double x) {
+    std::string text = std::to_string(x / 1e9);
+    return text.substr(0, text.find('.') + 2) + " GB";
+  };
+  std::string out = m.name + ": found " + giga(parameters * bytes) + " of weights and " + std::to_string(request.users.value_or(request.micro_batch)) +
+                    " users' KV at context " + std::to_string(request.context) + "; " + std::to_string(request.chips) + " chips hold " +
+                    giga(static_cast<double>(request.chip.sram().count()) * request.chips) + "; fits";
+  out += smallest > 0 ? " on " + std::to_string(smallest) + " chips" : " on no system";
+  if (bytes > 1) {
+    out += ", or with 8-bit weights (--compute w8a8 or w8a16)";
+  }
+  return out + ", or with fewer --users or a shorter --context";
+}
+
+}  // namespace
+
+std::int32_t smallest_chips(const CompileRequest& request) {
+  const ComputePath path = make_path(request.compute, request.kv, request.chip);
+  std::int32_t best = 0;
+  for (const std::int32_t tp : {1, 2, 4, 8}) {
+    // Fewest stages that fit: memory shrinks as stages are added, so bisect.
+    std::int32_t low = 0;
+    auto high = static_cast<std::int32_t>(3 * request.model.layers);
+    CompileRequest probe = request;
+    probe.users = request.users.value_or(request.micro_batch);
+    if (!evaluate(probe, path, tp, high)) {
+      continue;
+    }
+    while (high - low > 1) {
+      const std::int32_t middle = (low + high) / 2;
+      (evaluate(probe, path, tp, middle) ? high : low) = middle;
+    }
+    const std::int32_t groups_per_node = 8 / tp;
+    const std::int32_t chips = high <= groups_per_node ? high * tp : (high / groups_per_node) * 8 + high % groups_per_node * tp;
+    if (best == 0 || chips < best) {
+      best = chips;
+    }
+  }
+  return best;
+}
+
+Compiled compile(const CompileRequest& given, const Progress& progress) {
+  CompileRequest request = given;
+  check_request(request);
+  const ComputePath path = make_path(request.compute, request.kv, request.chip);
+  if (request.chips == 0) {
+    request.chips = smallest_chips(request);
+  }
+  Partitioning chosen;
+  try {
+    chosen = partition(request, path);
+  } catch (const DoesNotFit&) {
+    CompileRequest any = request;
+    const std::int32_t smallest = smallest_chips(any);
+    throw DoesNotFit(shortage(request, smallest), smallest);
+  }
+  const interconnect::Topology topology = interconnect::make_topology(request.chip, request.chips);
+  const Shard shard = make_shard(request.model, chosen.tensor_parallel, request.chip);
+  const std::vector<std::vector<std::int32_t>> groups = place_groups(topology, chosen.tensor_parallel, chosen.pipeline_parallel);
+  std::vector<HopPlan> hops;
+  for (std::size_t s = 0; s + 1 < groups.size(); ++s) {
+    hops.push_back(plan_hop(topology, groups[s], groups[s + 1]));
+  }
+
+  Compiled out;
+  ClusterProgram& program = out.program;
+  program.chip = request.chip;
+  program.inputs = request.inputs;
+  program.model = request.model.name;
+  program.chips = request.chips;
+  program.tensor_parallel = chosen.tensor_parallel;
+  program.pipeline_parallel = chosen.pipeline_parallel;
+  program.user_slots = request.users.value_or(request.micro_batch);
+  program.user_slots = static_cast<std::int32_t>(ceil_div(program.user_slots, request.micro_batch)) * request.micro_batch;
+
+  // Distinct stages, each scheduled once.
+  std::vector<ScheduledStage> kinds;
+  std::vector<std::size_t> kind_of;
+  for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
+    const Stage& stage = chosen.stages[s];
+    StageKind kind{.phase = stage.first_block % 3,
+                   .blocks = stage.blocks,
+                   .has_embedding = stage.has_embedding,
+                   .has_head = stage.has_head,
+                   .entry = s > 0 ? hops[s - 1] : HopPlan{},
+                   .exit = s < hops.size() ? hops[s] : HopPlan{}};
+    const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const ScheduledStage& k) { return k.kind == kind; });
+    kind_of.push_back(static_cast<std::size_t>(found - kinds.begin()));
+    if (found == kinds.end()) {
+      kinds.push_back({.kind = kind, .lowering = nullptr, .classes = {}, .text_of = {}});
+      ScheduledStage& made = kinds.back();
+      const auto stripes = stripes_of(request, stage_memory(request, shard, path, stage), stage, program.user_slots);
+      LPU_CHECK(stripes.has_value(), "a stage that was found to fit");
+      made.lowering = std::make_unique<Lowering>(request, shard, path, stage, MemoryMap(request.chip, *stripes, scratch_rows(request, stage)), program.user_slots, 0,
+                                                 std::vector<std::int64_t>{}, kind.entry, kind.exit);
+      made.lowering->run();
+      made.classes = made.lowering->builder().text_classes(chosen.tensor_parallel);
+      if (progress) {
+        progress(static_cast<double>(s + 1) / static_cast<double>(chosen.stages.size()), "stage " + std::to_string(s + 1));
+      }
+    }
+  }
+  std::int64_t interval = 0;
+  for (const ScheduledStage& kind : kinds) {
+    interval = std::max(interval, kind.lowering->builder().end_of_all());
+  }
+  program.initiation_interval = interval;
+  program.plan = {.initiation_interval = interval,
+                  .token_period = 0,
+                  .groups = 1,
+                  .micro_batch = request.micro_batch,
+                  .context = request.context,
+                  .vocabulary = static_cast<std::int32_t>(request.model.vocabulary),
+                  .experts = static_cast<std::int32_t>(request.model.experts),
+                  .experts_per_token = static_cast<std::int32_t>(request.model.experts_per_token),
+                  .expert_slots = static_cast<std::int32_t>(
+                      request.experts == ExpertMode::kAll ? request.model.experts
+                                                          : std::min(request.model.experts, request.model.experts_per_token * request.micro_batch)),
+                  .seed = request.seed};
+  for (ScheduledStage& kind : kinds) {
+    for (std::int32_t p = 0; p < chosen.tensor_parallel; ++p) {
+      if (kind.classes[static_cast<std::size_t>(p)] == p) {
+        kind.text_of[p] = static_cast<std::int32_t>(program.texts.size());
+        program.texts.push_back(kind.lowering->builder().finish(interval, p, kind.lowering->first_free_address()));
+        program.texts.back().layers = chosen.stages.front().blocks / 3 + 1;
+      }
+    }
+  }
+  // Bindings: idle chips first, then the stages' chips in their places.
+  for (std::int32_t c = 0; c < topology.chips_with_spares; ++c) {
+    program.bindings.push_back({.chip = c, .text = -1, .stage = -1, .peers = topology.peers[static_cast<std::size_t>(c)], .slot_owner = {}});
+  }
+  std::int64_t offset = 0;
+  std::int64_t token_ready = 0;
+  for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
+    const ScheduledStage& kind = kinds[kind_of[s]];
+    for (std::int32_t p = 0; p < chosen.tensor_parallel; ++p) {
+      node::ChipBinding& binding = program.bindings[static_cast<std::size_t>(groups[s][static_cast<std::size_t>(p)])];
+      binding.text = kind.text_of.at(kind.classes[static_cast<std::size_t>(p)]);
+      binding.stage = static_cast<std::int32_t>(s);
+      binding.group_position = p;
+      binding.first_layer = chosen.stages[s].layer(0);
+      binding.offset = offset;
+      binding.slot_owner = slot_owners(shard, p);
+    }
+    const Placement& last = kind.lowering->builder().placement(kind.lowering->last_placement());
+    if (chosen.stages[s].has_head) {
+      token_ready = offset + last.end;
+    } else {
+      offset += kind.lowering->hop_departure() + request.chip.link_latency().count();
+    }
+  }
+  return_token(program, topology, token_ready);
+  program.busy_span = 0;
+  for (const node::ChipProgram& text : program.texts) {
+    program.busy_span = std::max<std::int64_t>(program.busy_span, text.makespan);
+  }
+  program.plan.token_period = program.token_latency;
+
+  // The report: each figure off the schedule.
+  PlanReport& report = out.report;
+  report.chips_idle = request.chips - chosen.tensor_parallel * chosen.pipeline_parallel;
+  std::int64_t users_fit = std::numeric_limits<std::int32_t>::max();
+  double busy_sum = 0;
+  double busy_most = 0;
+  for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
+    const Stage& stage = chosen.stages[s];
+    const StageMemory memory = stage_memory(request, shard, path, stage);
+    const std::int64_t capacity = MemoryMap::capacity(request.chip, scratch_rows(request, stage));
+    if (memory.kv_stripes_per_user > 0) {
+      users_fit = std::min(users_fit, (capacity - memory.weight_stripes) / memory.kv_stripes_per_user);
+    }
+    double busy = 0;
+    for (std::int32_t i = 0; i < stage.blocks; ++i) {
+      busy += static_cast<double>(block_cycles(request, shard, path, stage.block(i)));
+    }
+    busy_sum += busy;
+    busy_most = std::max(busy_most, busy);
+    const ScheduledStage& kind = kinds[kind_of[s]];
+    const std::vector<Lowering::Span>& spans = kind.lowering->spans();
+    const std::int64_t begin = spans.front().start;
+    const std::int64_t end = spans.back().end;
+    report.layers_cycles += end - begin;
+    if (s == 0) {
+      report.ends_cycles += begin;
+    } else {
+      report.hops_cycles += begin;
+    }
+    if (!stage.has_head) {
+      report.hops_cycles += kind.lowering->hop_departure() + request.chip.link_latency().count() - end;
+    }
+    if (report.budget.layer == 0 && (spans.size() >= 3 || s + 1 == chosen.stages.size())) {
+      std::vector<Lowering::Span> layer(spans.begin(), spans.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(spans.size(), 3)));
+      report.budget = layer_budget(kind.lowering->builder(), layer);
+    }
+    const auto& text = program.texts[static_cast<std::size_t>(kind.text_of.begin()->second)];
+    SramUse use;
+    use.weights = node::Bytes(memory.weight_bytes);
+    use.kv = node::Bytes(memory.kv_bytes_per_user * program.user_slots);
+    std::int64_t rows = 0;
+    for (const node::Allocation& a : text.allocations) {
+      const node::Tensor& tensor = text.tensors[a.tensor];
+      const std::int64_t count = std::int64_t{a.count[0]} * a.count[1] * a.count[2];
+      if (tensor.name == "program_text") {
+        use.program = node::Bytes(count * request.chip.vector_bytes);
+      } else if (tensor.scope == node::TensorScope::kIteration) {
+        rows += count * text.registers[a.base_register].copies;
+      } else if (tensor.name == "rotary_table") {
+        rows += count * request.context;
+      } else if (tensor.name.find(".gamma") != std::string::npos) {
+        rows += count;
+      }
+    }
+    use.activations = node::Bytes(rows * request.chip.vector_bytes);
+    if (use.total() > report.sram.total()) {
+      report.sram = use;
+    }
+  }
+  report.ends_cycles = program.token_latency - report.layers_cycles - report.hops_cycles;
+  report.balance = busy_sum / static_cast<double>(chosen.stages.size()) / busy_most;
+  report.users_fit = static_cast<std::int32_t>(users_fit / request.micro_batch * request.micro_batch);
+  report.users_saturating = static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
+  return out;
+}
+
+}  // namespace lpu::scheduler

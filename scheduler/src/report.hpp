@@ -1,0 +1,14 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "lowering.hpp"
+#include "lpu/scheduler/compile.hpp"
+
+namespace lpu::scheduler {
+
+/// Cycles of blocks [first, first + 3) of a stage's critical path by part: walked back from the last value that they make to
+/// what each step waited for. The parts sum to `layer` exactly.
+[[nodiscard]] LayerBudget layer_budget(const StageBuilder& builder, const std::vector<Lowering::Span>& blocks);
+
+}  // namespace lpu::scheduler

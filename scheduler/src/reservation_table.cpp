@@ -1,0 +1,280 @@
+#include "reservation_table.hpp"
+
+#include <algorithm>
+
+#include "lpu/node/error.hpp"
+
+namespace lpu::scheduler {
+
+using node::Direction;
+using node::Hemisphere;
+using node::Instruction;
+using node::Opcode;
+using node::StreamOperand;
+using node::Unit;
+
+namespace {
+
+constexpr std::uint16_t kReadPort = 1;
+constexpr std::uint16_t kWritePort = 2;
+constexpr std::uint16_t kBank0 = 4;
+constexpr std::uint16_t kSliceQueue = 16;
+constexpr std::int64_t kBeforeZero = 64;  // inward diagonals and far slices may fall before cycle 0 of an iteration
+
+enum Row : std::uint32_t { kAlus, kAluQueues, kPlanes, kPlaneQueues, kSxm, kLinkPush, kLinkTake, kSlices };
+
+std::uint32_t slice_row(const node::ChipSpec& chip, Hemisphere hemisphere, std::int32_t slice) {
+  return kSlices + static_cast<std::uint32_t>(static_cast<std::int32_t>(hemisphere) * chip.slices_per_hemisphere + slice);
+}
+std::uint32_t stream_row(const node::ChipSpec& chip, Hemisphere hemisphere, Direction direction, std::int32_t stream) {
+  return kSlices + static_cast<std::uint32_t>(2 * chip.slices_per_hemisphere +
+                                              (static_cast<std::int32_t>(hemisphere) * 2 + static_cast<std::int32_t>(direction)) *
+                                                  chip.streams_per_direction +
+                                              stream);
+}
+std::uint16_t bit(std::int32_t at) { return static_cast<std::uint16_t>(1U << static_cast<unsigned>(at)); }
+
+std::int32_t sxm_queue(Opcode opcode) {
+  if (opcode == Opcode::kTranspose) {
+    return 0;
+  }
+  return opcode == Opcode::kRotate || opcode == Opcode::kReduceStep ? 1 : 2;
+}
+
+template <typename Visit>
+bool for_each_instance(const Instruction& in, std::int64_t start, Visit&& visit) {
+  for (std::int32_t a = 0; a < in.count[0]; ++a) {
+    for (std::int32_t b = 0; b < in.count[1]; ++b) {
+      const std::int64_t cycle = start + in.start + std::int64_t{a} * in.period[0] + std::int64_t{b} * in.period[1];
+      for (std::int32_t c = 0; c < in.count[2]; ++c) {
+        if (!visit(a, b, c, cycle + std::int64_t{c} * in.period[2])) {
+          return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+ReservationTable::ReservationTable(const node::ChipSpec& chip, std::int64_t period)
+    : chip_(chip),
+      period_(period),
+      rows_(stream_row(chip, Hemisphere::kEast, Direction::kInward, chip.streams_per_direction - 1) + 1) {
+  if (period_ > 0) {
+    for (auto& row : rows_) {
+      row.resize(static_cast<std::size_t>(period_), 0);
+    }
+  }
+}
+
+bool ReservationTable::take(std::uint32_t row, std::int64_t cycle, std::uint16_t bits) {
+  std::int64_t column = cycle + kBeforeZero;
+  auto& cells = rows_[row];
+  if (period_ > 0) {
+    column %= period_;
+    if (column < 0) {
+      column += period_;
+    }
+  } else if (static_cast<std::size_t>(column) >= cells.size()) {
+    cells.resize(static_cast<std::size_t>(column) * 5 / 4 + 64, 0);
+  }
+  auto& cell = cells[static_cast<std::size_t>(column)];
+  if ((cell & bits) != 0) {
+    return false;
+  }
+  cell = static_cast<std::uint16_t>(cell | bits);
+  log_.push_back({row, static_cast<std::uint32_t>(column), bits});
+  return true;
+}
+
+void ReservationTable::roll_back(std::size_t mark) {
+  while (log_.size() > mark) {
+    const Entry& entry = log_.back();
+    auto& cell = rows_[entry.row][entry.column];
+    cell = static_cast<std::uint16_t>(cell & ~entry.bits);
+    log_.pop_back();
+  }
+}
+
+bool ReservationTable::try_memory(const Instruction& in, std::int64_t start, const RegisterReach& reach) {
+  const bool is_read = in.opcode == Opcode::kRead;
+  const StreamOperand& operand = in.operands[0];
+  const std::int32_t sign = operand.direction == Direction::kOutward ? 1 : -1;
+  const std::int32_t home = chip_.slice_position(in.index);
+  std::array<bool, 64> is_queued{};
+  return for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
+    const std::int32_t address = in.address + a * in.address_stride[0] + b * in.address_stride[1] + c * in.address_stride[2];
+    for (const std::int32_t displaced : reach.slices) {
+      const std::int32_t slice = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2] + displaced;
+      const std::int64_t at = cycle + sign * (chip_.slice_position(slice) - home);
+      auto bits = static_cast<std::uint16_t>(is_read ? kReadPort : kWritePort);
+      bits = static_cast<std::uint16_t>(bits | (reach.both_banks ? kBank0 | (kBank0 << 1)
+                                                                 : (address % 2 == 0 ? kBank0 : kBank0 << 1)));
+      if (!is_queued[static_cast<std::size_t>(slice)]) {
+        is_queued[static_cast<std::size_t>(slice)] = true;
+        bits = static_cast<std::uint16_t>(bits | kSliceQueue);
+      }
+      if (!take(slice_row(chip_, in.hemisphere, slice), at, bits)) {
+        return false;
+      }
+    }
+    return true;
+  });
+}
+
+bool ReservationTable::try_units(const Instruction& in, std::int64_t start, const RegisterReach& reach) {
+  const std::size_t before = mark();
+  bool is_free = true;
+  switch (node::info(in.opcode).unit) {
+    case Unit::kMem:
+      is_free = try_memory(in, start, reach);
+      break;
+    case Unit::kVxm: {
+      std::uint16_t bits = 0;
+      for (std::int32_t alu = 0; alu < in.alus; ++alu) {
+        bits = static_cast<std::uint16_t>(bits | bit(in.index + alu));
+      }
+      is_free = take(kAluQueues, start + in.start, bit(in.index)) &&
+                for_each_instance(in, start, [&](std::int32_t, std::int32_t, std::int32_t, std::int64_t cycle) {
+                  return take(kAlus, cycle, bits);
+                });
+      break;
+    }
+    case Unit::kSxm: {
+      const auto hemisphere = static_cast<std::int32_t>(in.hemisphere);
+      is_free = take(kSxm, start + in.start, bit(2 + hemisphere * 3 + sxm_queue(in.opcode))) &&
+                for_each_instance(in, start, [&](std::int32_t, std::int32_t, std::int32_t, std::int64_t cycle) {
+                  return take(kSxm, cycle, bit(hemisphere));
+                });
+      break;
+    }
+    case Unit::kMxm: {
+      const std::int32_t port = in.opcode == Opcode::kInstall ? 0 : in.opcode == Opcode::kCompute ? 1 : 2;
+      is_free = for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
+        const std::int32_t plane = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2] +
+                                   static_cast<std::int32_t>(in.hemisphere) * chip_.mxm_planes_per_hemisphere;
+        return take(kPlanes, cycle, bit(plane * 3 + port)) &&
+               (a != 0 || b != 0 || take(kPlaneQueues, cycle, bit(plane * 3 + port)));
+      });
+      break;
+    }
+    case Unit::kC2c: {
+      const auto row = in.opcode == Opcode::kSend ? kLinkPush : kLinkTake;
+      is_free = for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
+        return take(row, cycle, bit(in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2]));
+      });
+      break;
+    }
+  }
+  if (!is_free) {
+    roll_back(before);
+  }
+  return is_free;
+}
+
+bool ReservationTable::try_stream(const Instruction& in, std::int64_t start, const StreamOperand& operand) {
+  const std::size_t before = mark();
+  const bool is_memory = node::info(in.opcode).unit == Unit::kMem;
+  const std::int64_t latency = is_memory ? 0 : node::latency(in.opcode, chip_).count();
+  const std::int32_t sign = operand.direction == Direction::kOutward ? 1 : -1;
+  const std::int32_t home = node::unit_position(in, chip_);
+  const bool is_free = for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
+    const std::array<std::int32_t, 3> at{a, b, c};
+    for (std::size_t loop = 0; loop < 3; ++loop) {
+      if ((operand.held >> loop & 1U) != 0 && at[loop] != in.count[loop] - 1) {
+        return true;
+      }
+    }
+    std::int32_t position = home;
+    if (is_memory) {
+      position = chip_.slice_position(in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2]);
+    }
+    // On the diagonal the unit's own position cancels: an instance on another slice issues as much later (or earlier).
+    const std::int64_t diagonal = cycle + latency - sign * home;
+    const std::int32_t low = std::min(position, std::int32_t{operand.reach});
+    const std::int32_t high = std::max(position, std::int32_t{operand.reach});
+    const auto bits = static_cast<std::uint16_t>(((1U << static_cast<unsigned>(high + 1)) - 1U) & ~((1U << static_cast<unsigned>(low)) - 1U));
+    for (std::int32_t stream = 0; stream < operand.streams; ++stream) {
+      if (!take(stream_row(chip_, operand.hemisphere, operand.direction, operand.stream + stream + c * operand.stream_stride),
+                diagonal, bits)) {
+        return false;
+      }
+    }
+    return true;
+  });
+  if (!is_free) {
+    roll_back(before);
+  }
+  return is_free;
+}
+
+LinkTable::LinkTable(const node::ChipSpec& chip, std::int64_t period)
+    : chip_(&chip), period_(period), sent_(static_cast<std::size_t>(chip.links())), received_(static_cast<std::size_t>(chip.links())) {}
+
+namespace {
+
+/// Calls visit(in, out) for each passage, moved by every multiple of the period that may matter near `cycle`.
+template <typename Passages, typename Visit>
+void for_each_near(const Passages& passages, std::int64_t period, std::int64_t cycle, Visit&& visit) {
+  for (const auto& passage : passages) {
+    if (period == 0) {
+      visit(passage.in, passage.out);
+      continue;
+    }
+    const std::int64_t laps = (cycle - passage.in) / period;
+    for (std::int64_t lap = laps - 1; lap <= laps + 1; ++lap) {
+      visit(passage.in + lap * period, passage.out + lap * period);
+    }
+  }
+}
+
+}  // namespace
+
+std::int64_t LinkTable::start_of(std::int32_t link, std::int64_t push) const {
+  const auto& passages = sent_[static_cast<std::size_t>(link)];
+  const std::int64_t service = chip_->link_serialisation.count();
+  std::int64_t start = push;
+  bool is_legal = true;
+  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out) {
+    is_legal = is_legal && in != push;
+    if (in < push) {
+      start = std::max(start, out + service);
+    }
+  });
+  std::int32_t queued = 1;
+  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out) {
+    if (in > push) {
+      is_legal = is_legal && out >= start + service;
+    } else if (out > push) {
+      ++queued;
+    }
+  });
+  is_legal = is_legal && queued <= chip_->link_queue_vectors;
+  // The same vector one period on must find the wire free, too.
+  is_legal = is_legal && (period_ == 0 || start + service <= push + period_);
+  return is_legal ? start : -1;
+}
+
+void LinkTable::send(std::int32_t link, std::int64_t push, std::int64_t start) {
+  sent_[static_cast<std::size_t>(link)].push_back({push, start});
+}
+
+bool LinkTable::may_take(std::int32_t link, std::int64_t arrival, std::int64_t take) const {
+  // Arrivals are at least one serialisation apart, so a wait below (depth - 1) of them cannot overfill the queue.
+  if (take < arrival || take - arrival > (chip_->link_queue_vectors - 1) * chip_->link_serialisation.count()) {
+    return false;
+  }
+  bool is_legal = true;
+  for_each_near(received_[static_cast<std::size_t>(link)], period_, arrival, [&](std::int64_t in, std::int64_t out) {
+    is_legal = is_legal && in != arrival && out != take && (in < arrival) == (out < take);
+  });
+  return is_legal;
+}
+
+void LinkTable::receive(std::int32_t link, std::int64_t arrival, std::int64_t take) {
+  received_[static_cast<std::size_t>(link)].push_back({arrival, take});
+}
+
+}  // namespace lpu::scheduler

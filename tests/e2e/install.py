@@ -1,0 +1,27 @@
+#!/usr/bin/python3
+"""Installs the build tree, runs the installed program, and builds an outside project against it."""
+import os
+import subprocess
+import sys
+
+from program import Checks
+
+build, source = (os.path.abspath(path) for path in sys.argv[2:4])
+checks = Checks()
+
+
+def call(*command):
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    checks.check(result.returncode == 0, f"{' '.join(command)}: {result.stdout[-2000:]}{result.stderr[-2000:]}")
+
+
+prefix = os.path.abspath("prefix")
+call("cmake", "--install", build, "--prefix", prefix)
+call(os.path.join(prefix, "bin", "lpu_cluster"), "list", "chips")
+checks.check(os.path.exists(os.path.join(prefix, "share", "lpu_cluster", "presets", "chips", "tsp-v1.json")),
+             "the presets are installed as files")
+call("cmake", "-S", os.path.join(source, "tests", "consumer"), "-B", "consumer", "-G", "Ninja",
+     f"-DCMAKE_PREFIX_PATH={prefix}", *sys.argv[4:])
+call("cmake", "--build", "consumer")
+call(os.path.join("consumer", "lpu_consumer"))
+checks.finish()
