@@ -270,15 +270,8 @@ void Runner::fail_deadlock() const {
 }
 
 RunResult Runner::run() {
-  const Clock::time_point start = Clock::now();
   execute();
-  RunResult result = collect();
-  result.wall_s = seconds_since(start);
-  result.chip_cycles_per_wall_s =
-      static_cast<double>(result.chips) * static_cast<double>(result.makespan_cycles) / result.wall_s;
-  result.wall_us_per_chip_token =
-      1e6 * result.wall_s / (static_cast<double>(result.chips) * static_cast<double>(iterations()));
-  return result;
+  return collect();
 }
 
 RunResult Runner::collect() const {
@@ -354,6 +347,10 @@ RunResult run_program(const scheduler::ClusterProgram& program, const RunOptions
   Runner runner(program, options);
   RunResult result = runner.run();
   result.wall_s = seconds_since(start);
+  const auto chips = static_cast<double>(result.chips);
+  result.chip_cycles_per_wall_s = chips * static_cast<double>(result.makespan_cycles) / result.wall_s;
+  result.wall_us_per_chip_token =
+      1e6 * result.wall_s / (chips * static_cast<double>(result.tokens) * static_cast<double>(result.groups));
   return result;
 }
 

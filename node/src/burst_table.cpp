@@ -205,6 +205,22 @@ void BurstTable::collect_bases() {
     numbering_.push_back({.first = numbers, .users = users_of_tensor});
     numbers += slots * users_of_tensor;
   }
+  const std::vector<bool> is_used = used_numbers(numbers);
+  base_of_.assign(is_used.size(), 0);
+  bases_.assign(1, {});
+  for (const TensorScope scope : {TensorScope::kIteration, TensorScope::kCache, TensorScope::kStatic}) {
+    first_cache_base_ = scope == TensorScope::kCache ? bases_.size() : first_cache_base_;
+    first_static_base_ = scope == TensorScope::kStatic ? bases_.size() : first_static_base_;
+    for (std::size_t tensor = 0; tensor < program_->tensors.size(); ++tensor) {
+      if (program_->tensors[tensor].scope == scope) {
+        add_bases(static_cast<std::uint16_t>(tensor), is_used);
+      }
+    }
+  }
+  LPU_CHECK(bases_.size() < 65536, "value bases of one text");
+}
+
+std::vector<bool> BurstTable::used_numbers(std::int32_t numbers) const {
   std::vector<bool> is_used(static_cast<std::size_t>(numbers), false);
   for (const Instruction& instruction : program_->instructions) {
     const bool is_wire = info(instruction.opcode).unit == Unit::kC2c;
@@ -220,18 +236,7 @@ void BurstTable::collect_bases() {
       }
     }
   }
-  base_of_.assign(is_used.size(), 0);
-  bases_.assign(1, {});
-  for (const TensorScope scope : {TensorScope::kIteration, TensorScope::kCache, TensorScope::kStatic}) {
-    first_cache_base_ = scope == TensorScope::kCache ? bases_.size() : first_cache_base_;
-    first_static_base_ = scope == TensorScope::kStatic ? bases_.size() : first_static_base_;
-    for (std::size_t tensor = 0; tensor < program_->tensors.size(); ++tensor) {
-      if (program_->tensors[tensor].scope == scope) {
-        add_bases(static_cast<std::uint16_t>(tensor), is_used);
-      }
-    }
-  }
-  LPU_CHECK(bases_.size() < 65536, "value bases of one text");
+  return is_used;
 }
 
 void BurstTable::add_bases(std::uint16_t tensor, const std::vector<bool>& is_used) {

@@ -20,7 +20,7 @@ struct NamedRow {
 /// The SRAM of one chip: which value each row holds since when, and who uses which port and bank.
 class Memory {
  public:
-  Memory(const CheckedTextTables& tables);
+  explicit Memory(const CheckedTextTables& tables);
 
   /// One access of a slice in this cycle.
   void take_port(const Site& site, Opcode opcode, Hemisphere hemisphere, std::int64_t slice, std::int64_t address);

@@ -40,8 +40,11 @@ class StreamFile {
   void drop_passed(std::size_t lane, std::int64_t now);
 
   std::int32_t streams_;
-  std::size_t crowded_;  ///< values on one stream from which on passed ones are looked for
-  std::vector<std::vector<StandingValue>> lanes_;
+  struct Lane {
+    std::vector<StandingValue> standing;
+    std::size_t crowded = 16;  ///< values from which on passed ones are dropped
+  };
+  std::vector<Lane> lanes_;
 };
 
 }  // namespace lpu::node

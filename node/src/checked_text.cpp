@@ -1,7 +1,6 @@
 #include "checked_text.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <tuple>
 
@@ -29,100 +28,6 @@ std::string describe(Place place, const ChipSpec& chip) {
   return describe(static_cast<Hemisphere>(slice / chip.slices_per_hemisphere),
                   slice % chip.slices_per_hemisphere,
                   place % chip.vectors_per_slice);
-}
-
-bool is_moved_here(const StreamOperand& operand, const Instruction& instruction, const LoopIndex& at) {
-  for (std::size_t l = 0; l < 3; ++l) {
-    if ((operand.held >> l & 1U) == 0) {
-      continue;
-    }
-    const int kept = operand.kind == OperandKind::kOut ? instruction.count[l] - 1 : 0;
-    if (at[l] != kept) {
-      return false;
-    }
-  }
-  return true;
-}
-
-std::int32_t queue_of(const Instruction& instruction, std::int64_t unit, const ChipSpec& chip) {
-  const auto hemisphere = static_cast<std::int32_t>(instruction.hemisphere);
-  const auto number = static_cast<std::int32_t>(unit);
-  std::int32_t first = 0;
-  const std::int32_t slices = chip.slices_per_hemisphere;
-  const std::int32_t planes = chip.mxm_planes_per_hemisphere;
-  switch (info(instruction.opcode).unit) {
-    case Unit::kMem:
-      return hemisphere * slices + number;
-    case Unit::kMxm: {
-      first = 2 * slices;
-      const std::int32_t port =
-          static_cast<std::int32_t>(instruction.opcode) - static_cast<std::int32_t>(Opcode::kInstall);
-      return first + (hemisphere * planes + number) * 3 + port;
-    }
-    case Unit::kVxm:
-      first = 2 * slices + 6 * planes;
-      return first + instruction.index;
-    case Unit::kSxm: {
-      first = 2 * slices + 6 * planes + chip.vxm_alus;
-      const bool moves_lanes = instruction.opcode == Opcode::kRotate || instruction.opcode == Opcode::kReduceStep;
-      return first + hemisphere * 3 + (instruction.opcode == Opcode::kTranspose ? 0 : moves_lanes ? 1 : 2);
-    }
-    case Unit::kC2c:
-      first = 2 * slices + 6 * planes + chip.vxm_alus + 6;
-      return first + 2 * number + (instruction.opcode == Opcode::kSend ? 0 : 1);
-  }
-  return first;
-}
-
-bool is_before(const InstanceEvent& a, const InstanceEvent& b) {
-  return std::tie(a.cycle, a.kind, a.instruction, a.at) < std::tie(b.cycle, b.kind, b.instruction, b.at);
-}
-
-namespace {
-
-InstanceKind kind_of(Opcode opcode) {
-  switch (info(opcode).unit) {
-    case Unit::kMem:
-      return opcode == Opcode::kRead ? InstanceKind::kSource : InstanceKind::kWrite;
-    case Unit::kMxm:
-      return opcode == Opcode::kDrain     ? InstanceKind::kDrain
-             : opcode == Opcode::kCompute ? InstanceKind::kCompute
-                                          : InstanceKind::kOperate;
-    case Unit::kVxm:
-    case Unit::kSxm:
-      return InstanceKind::kOperate;
-    case Unit::kC2c:
-      return opcode == Opcode::kReceive ? InstanceKind::kSource : InstanceKind::kOperate;
-  }
-  return InstanceKind::kOperate;
-}
-
-}  // namespace
-
-void place_burst(const ChipProgram& text,
-                 std::int32_t instruction,
-                 std::int32_t displaced_slices,
-                 const ChipSpec& chip,
-                 std::vector<InstanceEvent>& events) {
-  const Instruction& burst = text.instructions[static_cast<std::size_t>(instruction)];
-  const InstanceKind kind = kind_of(burst.opcode);
-  std::vector<std::pair<std::int32_t, std::int32_t>> first_on_queue;  // queue, cycle
-  for_each_instance(burst, [&](const LoopIndex& at) {
-    const std::int64_t unit = unit_of(burst, at) + displaced_slices;
-    const auto cycle = static_cast<std::int32_t>(issue_cycle(burst, at, unit, chip));
-    events.push_back({.cycle = cycle, .instruction = instruction, .at = at, .kind = kind});
-    const std::int32_t queue = queue_of(burst, unit, chip);
-    const auto known =
-        std::find_if(first_on_queue.begin(), first_on_queue.end(), [&](const auto& q) { return q.first == queue; });
-    if (known == first_on_queue.end()) {
-      first_on_queue.emplace_back(queue, cycle);
-    } else {
-      known->second = std::min(known->second, cycle);
-    }
-  });
-  for (const auto& [queue, cycle] : first_on_queue) {
-    events.push_back({.cycle = cycle, .instruction = instruction, .kind = InstanceKind::kDispatch, .queue = queue});
-  }
 }
 
 namespace {
@@ -195,9 +100,12 @@ class TextChecker {
     for (auto& [key, rows] : rows_) {
       std::sort(rows.begin(), rows.end());
     }
+    check_instructions(text_, chip_, chip_id_);
     for (std::size_t i = 0; i < text_.instructions.size(); ++i) {
       at_ = static_cast<std::int32_t>(i);
-      check_instruction(text_.instructions[i]);
+      if (info(text_.instructions[i].opcode).unit == Unit::kMem) {
+        check_accesses(text_.instructions[i]);
+      }
     }
     check_steady_state(text_, chip_, plan_, chip_id_);
     number_bases();
@@ -318,161 +226,9 @@ class TextChecker {
     }
   }
 
-  /// Reads, writes, sends and receives move one vector an instance, and keep none over a loop.
-  void check_shape(const Instruction& instruction) const {
-    const Unit unit = info(instruction.opcode).unit;
-    const StreamOperand& moved = instruction.operands[0];
-    if (unit == Unit::kMem || unit == Unit::kC2c) {
-      const bool gives = instruction.opcode == Opcode::kRead || instruction.opcode == Opcode::kReceive;
-      const bool is_alone =
-          std::all_of(instruction.operands.begin() + 1, instruction.operands.end(), [](const StreamOperand& operand) {
-            return operand.kind == OperandKind::kNone;
-          });
-      if (!is_alone || moved.kind != (gives ? OperandKind::kOut : OperandKind::kIn) || moved.streams != 1 ||
-          moved.held != 0) {
-        fail(instruction.start, "moves something else than one vector an instance");
-      }
-    }
-    if (instruction.opcode == Opcode::kInstall) {
-      const bool overlaps = instruction.count[1] > 1 && std::abs(moved.row_stride[1]) < moved.streams;
-      if (moved.held != 0 || overlaps || instruction.index_stride[1] != 0 ||
-          instruction.operands[1].row_stride[1] != 0) {
-        fail(instruction.start, "installs column groups (loop 1) that are not other rows of one tile of one plane");
-      }
-    }
-  }
-
-  void check_instruction(const Instruction& instruction) {
-    check_shape(instruction);
-    switch (info(instruction.opcode).unit) {
-      case Unit::kMem:
-        check_accesses(instruction);
-        break;
-      case Unit::kMxm:
-        check_matrix(instruction);
-        break;
-      case Unit::kVxm:
-        if (instruction.alus == 0) {
-          fail(instruction.start, "takes no ALU");
-        }
-        if (instruction.index + instruction.alus > chip_.vxm_alus) {
-          fail(instruction.start,
-               "takes ALUs " + std::to_string(instruction.index) + " to " +
-                   std::to_string(instruction.index + instruction.alus - 1) + " of " + std::to_string(chip_.vxm_alus));
-        }
-        break;
-      case Unit::kSxm:
-        check_crossbar(instruction);
-        break;
-      case Unit::kC2c:
-        break;
-    }
-    for (const StreamOperand& operand : instruction.operands) {
-      if (operand.kind == OperandKind::kIn || operand.kind == OperandKind::kOut) {
-        check_hemisphere(instruction, operand);
-      }
-      if (operand.kind == OperandKind::kOut) {
-        check_reach(instruction, operand);
-        check_sources(instruction, operand);
-      }
-    }
-  }
-
-  void check_hemisphere(const Instruction& instruction, const StreamOperand& operand) const {
-    const Unit unit = info(instruction.opcode).unit;
-    if (unit == Unit::kVxm) {
-      return;  // the only unit of both hemispheres
-    }
-    for_each_instance(instruction, [&](const LoopIndex& at) {
-      const Hemisphere own = unit == Unit::kC2c
-                                 ? chip_.link_hemisphere[static_cast<std::size_t>(unit_of(instruction, at))]
-                                 : instruction.hemisphere;
-      if (own != operand.hemisphere) {
-        fail(instruction.start, "uses a stream of the other hemisphere");
-      }
-    });
-  }
-
-  void check_reach(const Instruction& instruction, const StreamOperand& operand) const {
-    // Of a burst over many slices the one farthest along the stream has the shortest way.
-    std::int32_t position = unit_position(instruction, chip_);
-    if (info(instruction.opcode).unit == Unit::kMem) {
-      for_each_instance(instruction, [&](const LoopIndex& at) {
-        const std::int32_t here = chip_.slice_position(static_cast<std::int32_t>(unit_of(instruction, at)));
-        position = operand.direction == Direction::kOutward ? std::max(position, here) : std::min(position, here);
-      });
-    }
-    const bool is_behind =
-        operand.direction == Direction::kOutward ? operand.reach < position : operand.reach > position;
-    if (is_behind || operand.reach > chip_.mxm_position) {
-      fail(instruction.start,
-           "keeps its output from register " + std::to_string(position) + " to register " +
-               std::to_string(operand.reach) + ", against the direction of its stream");
-    }
-  }
-
-  void check_sources(const Instruction& instruction, const StreamOperand& output) const {
-    const auto& sources = tensor(output.tensor).sources;
-    for (const StreamOperand& input : instruction.operands) {
-      if (input.kind == OperandKind::kIn && std::find(sources.begin(), sources.end(), input.tensor) == sources.end()) {
-        fail(instruction.start,
-             "makes '" + tensor(output.tensor).name + "' from '" + tensor(input.tensor).name +
-                 "', which is none of its sources");
-      }
-    }
-  }
-
-  void check_crossbar(const Instruction& instruction) const {
-    std::int32_t streams[2] = {0, 0};
-    for (const StreamOperand& operand : instruction.operands) {
-      streams[0] += operand.kind == OperandKind::kIn ? operand.streams : 0;
-      streams[1] += operand.kind == OperandKind::kOut ? operand.streams : 0;
-    }
-    if (std::max(streams[0], streams[1]) > chip_.sxm_streams_per_cycle) {
-      fail(instruction.start,
-           "takes " + std::to_string(streams[0]) + " streams and gives " + std::to_string(streams[1]) + " of " +
-               std::to_string(chip_.sxm_streams_per_cycle) + " in a cycle");
-    }
-  }
-
-  void check_matrix(const Instruction& instruction) const {
-    const StreamOperand& moved = instruction.operands[0];
-    const StreamOperand& tile = instruction.operands[1];
-    if (instruction.opcode != Opcode::kDrain && tile.kind != OperandKind::kResident) {
-      fail(instruction.start, "names no tile");
-    }
-    if (instruction.opcode == Opcode::kInstall) {
-      const std::int64_t columns = std::int64_t{instruction.count[1]} * moved.streams;
-      if (moved.streams > chip_.mxm_install_columns_per_cycle || columns > chip_.mxm_columns) {
-        fail(instruction.start,
-             "installs " + std::to_string(moved.streams) + " columns a cycle, " + std::to_string(columns) +
-                 " in all; a plane takes " + std::to_string(chip_.mxm_install_columns_per_cycle) + " and " +
-                 std::to_string(chip_.mxm_columns));
-      }
-      for_each_instance(instruction, [&](const LoopIndex& at) {
-        const bool is_named = tile.tensor == moved.tensor &&
-                              affine(tile.row, tile.row_stride, at) == affine(moved.row, moved.row_stride, at);
-        if (at[1] == 0 && !is_named) {
-          fail(instruction.start, "installs a tile under another name than its first row");
-        }
-      });
-      return;
-    }
-    for_each_instance(instruction, [&](const LoopIndex& at) {
-      const std::int64_t accumulator = affine(instruction.address, instruction.address_stride, at);
-      if (accumulator < 0 || accumulator >= chip_.mxm_accumulators_per_plane) {
-        fail(affine(instruction.start, instruction.period, at),
-             "accumulator " + std::to_string(accumulator) + " of " + std::to_string(chip_.mxm_accumulators_per_plane));
-      }
-    });
-  }
-
   void check_accesses(const Instruction& instruction) {
     const StreamOperand& moved = instruction.operands[0];
     const bool is_write = instruction.opcode == Opcode::kWrite;
-    if (is_write && tensor(moved.tensor).scope == TensorScope::kStatic) {
-      fail(instruction.start, "writes '" + tensor(moved.tensor).name + "', which is static");
-    }
     if (text_.registers[instruction.base_register].kind == RegisterKind::kAppend && is_write) {
       find_append_targets(instruction);
       return;

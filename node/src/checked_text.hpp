@@ -86,6 +86,10 @@ void place_burst(const ChipProgram& text,
                  std::vector<InstanceEvent>& events);
 [[nodiscard]] bool is_before(const InstanceEvent& a, const InstanceEvent& b);
 
+/// What every single instruction may be: operands, streams, directions, sources, capacities of its unit.
+/// @throws ScheduleViolation  the first one that may not
+void check_instructions(const ChipProgram& text, const ChipSpec& chip, std::int32_t chip_id);
+
 /// Resources of one text modulo the initiation interval, every displacement reserved.
 /// @throws ScheduleViolation  a cell taken twice
 void check_steady_state(const ChipProgram& text, const ChipSpec& chip, const IterationPlan& plan, std::int32_t chip_id);

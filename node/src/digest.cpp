@@ -19,7 +19,9 @@ std::uint64_t digest_bytes(std::span<const std::byte> bytes) {
   return fold(fold(digest, word), bytes.size());
 }
 
-std::uint64_t digest_text(std::string_view text) { return digest_bytes(std::as_bytes(std::span(text))); }
+std::uint64_t digest_text(std::string_view text) {
+  return digest_bytes(std::as_bytes(std::span(text)));
+}
 
 std::string to_hex(std::uint64_t digest) {
   constexpr std::string_view kDigits = "0123456789abcdef";

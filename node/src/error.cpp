@@ -17,7 +17,8 @@ ScheduleViolation::ScheduleViolation(Violation violation)
     : std::runtime_error(violation.message()), violation_(std::move(violation)) {}
 
 void fail_check(const char* condition, const char* file, int line, const std::string& detail) {
-  throw BugError(std::string(file) + ":" + std::to_string(line) + ": " + condition + (detail.empty() ? "" : ": " + detail));
+  throw BugError(std::string(file) + ":" + std::to_string(line) + ": " + condition +
+                 (detail.empty() ? "" : ": " + detail));
 }
 
 }  // namespace lpu::node

@@ -17,8 +17,12 @@ std::uint64_t value_origin(const Tensor& tensor, std::uint64_t name, const ChipB
   return fold(id, static_cast<std::uint64_t>(owner + 1));
 }
 
-std::uint64_t value_base(const Tensor& tensor, const ChipBinding& binding, const IterationPlan& plan, std::int64_t k,
-                         std::int32_t slot, std::int32_t user_slot) {
+std::uint64_t value_base(const Tensor& tensor,
+                         const ChipBinding& binding,
+                         const IterationPlan& plan,
+                         std::int64_t k,
+                         std::int32_t slot,
+                         std::int32_t user_slot) {
   const std::uint64_t id = value_origin(tensor, digest_text(tensor.name), binding, slot);
   switch (tensor.scope) {
     case TensorScope::kStatic:
@@ -26,13 +30,18 @@ std::uint64_t value_base(const Tensor& tensor, const ChipBinding& binding, const
     case TensorScope::kCache:
       return fold(id, static_cast<std::uint64_t>(user_slot) + 1);
     case TensorScope::kIteration:
-      return fold(fold(id, static_cast<std::uint64_t>(plan.group(k)) + 1), static_cast<std::uint64_t>(plan.token(k)) + 1);
+      return fold(fold(id, static_cast<std::uint64_t>(plan.group(k)) + 1),
+                  static_cast<std::uint64_t>(plan.token(k)) + 1);
   }
   return id;
 }
 
-std::uint64_t value_id(const Tensor& tensor, const ChipBinding& binding, const IterationPlan& plan, std::int64_t k,
-                       std::int32_t row, std::int32_t user_slot) {
+std::uint64_t value_id(const Tensor& tensor,
+                       const ChipBinding& binding,
+                       const IterationPlan& plan,
+                       std::int64_t k,
+                       std::int32_t row,
+                       std::int32_t user_slot) {
   const std::int32_t slot = tensor.owner == TensorOwner::kGathered ? row / tensor.rows_per_slot : 0;
   const std::int32_t row_in_part = tensor.owner == TensorOwner::kGathered ? row % tensor.rows_per_slot : row;
   return fold(value_base(tensor, binding, plan, k, slot, user_slot), static_cast<std::uint64_t>(row_in_part));

@@ -30,7 +30,11 @@ constexpr std::array<OpcodeInfo, 28> kOpcodes{{
     {Opcode::kSelect, "select", Unit::kVxm, false, "the enabled one of two operands"},
     {Opcode::kCompareExchange, "compare_exchange", Unit::kVxm, false, "(value, id) pairs ordered: top-k and arg-max"},
     {Opcode::kRotate, "rotate", Unit::kSxm, false, "lanes moved within a head"},
-    {Opcode::kReduceStep, "reduce_step", Unit::kSxm, false, "lanes moved for one of three steps of a cross-lane reduction"},
+    {Opcode::kReduceStep,
+     "reduce_step",
+     Unit::kSxm,
+     false,
+     "lanes moved for one of three steps of a cross-lane reduction"},
     {Opcode::kTranspose, "transpose", Unit::kSxm, false, "16 x 16 lanes transposed"},
     {Opcode::kPack, "pack", Unit::kSxm, false, "remainders of slices joined into full vectors"},
     {Opcode::kBroadcastLane, "broadcast_lane", Unit::kSxm, false, "one lane to all"},
@@ -64,7 +68,9 @@ static_assert([] {
 
 }  // namespace
 
-std::span<const OpcodeInfo> opcode_table() { return kTable; }
+std::span<const OpcodeInfo> opcode_table() {
+  return kTable;
+}
 
 const OpcodeInfo& info(Opcode opcode) {
   const auto at = static_cast<std::size_t>(opcode);

@@ -54,7 +54,9 @@ std::size_t user_slot(const BaseRegister& base, const IterationPlan& plan, std::
 
 }  // namespace
 
-std::int64_t token_period(std::int64_t token_latency, std::int64_t initiation_interval, std::int64_t busy_span,
+std::int64_t token_period(std::int64_t token_latency,
+                          std::int64_t initiation_interval,
+                          std::int64_t busy_span,
                           std::int32_t groups) {
   const std::int64_t period = std::max(token_latency, groups * initiation_interval);
   if (groups == 1 || period - (groups - 1) * initiation_interval >= busy_span) {
@@ -93,11 +95,14 @@ std::vector<std::int32_t> expert_slots(const IterationPlan& plan, std::int64_t k
 }
 
 std::int32_t token_id(const IterationPlan& plan, std::int64_t k, std::int32_t user) {
-  const std::uint64_t hash = fold(fold(plan.seed, static_cast<std::uint64_t>(user)), static_cast<std::uint64_t>(plan.token(k)));
+  const std::uint64_t hash =
+      fold(fold(plan.seed, static_cast<std::uint64_t>(user)), static_cast<std::uint64_t>(plan.token(k)));
   return static_cast<std::int32_t>(hash % static_cast<std::uint64_t>(plan.vocabulary));
 }
 
-Displacement displace(const BaseRegister& base, const IterationPlan& plan, std::int64_t k,
+Displacement displace(const BaseRegister& base,
+                      const IterationPlan& plan,
+                      std::int64_t k,
                       std::span<const std::int32_t> experts) {
   switch (base.kind) {
     case RegisterKind::kNone:
@@ -116,7 +121,8 @@ Displacement displace(const BaseRegister& base, const IterationPlan& plan, std::
     case RegisterKind::kToken:
       return token_displacement(base, token_id(plan, k, plan.group(k) * plan.micro_batch + base.user_in_batch));
     case RegisterKind::kPosition:
-      return {.address = static_cast<std::int16_t>(plan.position(k) * base.stride), .row = plan.position(k) * base.row_stride};
+      return {.address = static_cast<std::int16_t>(plan.position(k) * base.stride),
+              .row = plan.position(k) * base.row_stride};
   }
   return {};
 }
@@ -157,7 +163,8 @@ std::vector<Displacement> all_displacements(const BaseRegister& base, std::int32
       break;
     case RegisterKind::kPosition:
       for (std::int32_t position = 0; position < context; ++position) {
-        out.push_back({.address = static_cast<std::int16_t>(position * base.stride), .row = position * base.row_stride});
+        out.push_back(
+            {.address = static_cast<std::int16_t>(position * base.stride), .row = position * base.row_stride});
       }
       break;
   }

@@ -4,8 +4,12 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <tuple>
 
+#include "bounds.hpp"
+#include "hop_plan.hpp"
+#include "interval_search.hpp"
 #include "lowering.hpp"
 #include "lpu/interconnect/route.hpp"
 #include "lpu/interconnect/topology.hpp"
@@ -19,13 +23,14 @@ namespace lpu::scheduler {
 
 using node::ceil_div;
 
-DoesNotFit::DoesNotFit(const std::string& message, std::int32_t smallest) : InputError(message), smallest_chips_(smallest) {}
+DoesNotFit::DoesNotFit(const std::string& message, std::int32_t smallest)
+    : InputError(message), smallest_chips_(smallest) {}
 
 namespace {
 
 /// Stages that may share one text: the same blocks, ends and cables.
 struct StageKind {
-  std::int32_t phase = 0;   ///< block kind that it begins with
+  std::int32_t phase = 0;  ///< block kind that it begins with
   std::int32_t blocks = 0;
   bool has_embedding = false;
   bool has_head = false;
@@ -35,10 +40,88 @@ struct StageKind {
 
 struct ScheduledStage {
   StageKind kind;
+  LowerStage lower;
   std::unique_ptr<Lowering> lowering;
-  std::vector<std::int32_t> classes;               ///< per group position: the first position with the same text
-  std::map<std::int32_t, std::int32_t> text_of;    ///< class to index in ClusterProgram::texts
+  std::vector<std::int32_t> classes;             ///< per group position: the first position with the same text
+  std::map<std::int32_t, std::int32_t> text_of;  ///< class to index in ClusterProgram::texts
 };
+
+/// Budget of a layer from one block of each kind; blocks that do not begin their stage are preferred, since the gather
+/// before the others belongs to the hop.
+LayerBudget typical_layer(const std::vector<ScheduledStage>& kinds) {
+  LayerBudget sum;
+  for (const Block block : {Block::kAttention, Block::kGateUp, Block::kDown}) {
+    const Lowering* best = nullptr;
+    std::size_t at = 0;
+    for (const ScheduledStage& kind : kinds) {
+      const std::vector<Lowering::Span>& spans = kind.lowering->spans();
+      for (std::size_t i = 0; i < spans.size(); ++i) {
+        if (spans[i].block == block && (best == nullptr || (at == 0 && i > 0))) {
+          best = kind.lowering.get();
+          at = i;
+        }
+      }
+    }
+    const LayerBudget one = layer_budget(best->builder(), {best->spans()[at]});
+    sum.install += one.install;
+    sum.activation_slots += one.activation_slots;
+    sum.fill += one.fill;
+    sum.vxm += one.vxm;
+    sum.sxm += one.sxm;
+    sum.attention += one.attention;
+    sum.router += one.router;
+    sum.wires_exposed += one.wires_exposed;
+    sum.waiting += one.waiting;
+    sum.wires_hidden += one.wires_hidden;
+    sum.layer += one.layer;
+  }
+  return sum;
+}
+
+/// Interval of an empty machine: one iteration of the longest stage.
+std::int64_t empty_interval(const std::vector<ScheduledStage>& kinds) {
+  std::int64_t interval = 0;
+  for (const ScheduledStage& kind : kinds) {
+    interval = std::max(interval, kind.lowering->builder().end_of_all());
+  }
+  return interval;
+}
+
+/// Schedule all kinds for one interval, the shortest that the search finds for the stage with the longest windows.
+std::int64_t crowd(std::vector<ScheduledStage>& kinds, const CompileRequest& request, const Progress& progress) {
+  constexpr std::int32_t kOrders = 12;
+  constexpr double kFirstSlack = 1.03;
+  constexpr double kStep = 1.01;
+  const std::int32_t orders = request.search_orders > 0 ? request.search_orders : kOrders;
+  std::vector<std::size_t> by_length(kinds.size());
+  std::iota(by_length.begin(), by_length.end(), std::size_t{0});
+  std::sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) {
+    return windows_length(*kinds[a].lowering) > windows_length(*kinds[b].lowering);
+  });
+  auto interval = static_cast<double>(windows_length(*kinds[by_length.front()].lowering)) * kFirstSlack;
+  std::vector<std::unique_ptr<Lowering>> scheduled(kinds.size());
+  std::size_t done = 0;
+  while (done < kinds.size()) {
+    const auto whole = static_cast<std::int64_t>(interval);
+    const std::size_t k = by_length[done];
+    scheduled[k] = schedule_interval(kinds[k].lower, *kinds[k].lowering, whole, orders, request.seed + k);
+    if (scheduled[k]) {
+      ++done;
+    } else {
+      interval = std::max(interval * kStep, interval + 1);
+      done = 0;
+      LPU_CHECK(whole < 4 * windows_length(*kinds[by_length.front()].lowering) + 100'000,
+                "no interval has a place for everything");
+    }
+    if (progress) {
+      progress(static_cast<double>(done) / static_cast<double>(kinds.size()), "interval " + std::to_string(whole));
+    }
+  }
+  for (std::size_t k = 0; k < kinds.size(); ++k) {
+    kinds[k].lowering = std::move(scheduled[k]);
+  }
+  return static_cast<std::int64_t>(interval);
+}
 
 std::string list_of(const std::vector<std::string>& lines) {
   std::string out;
@@ -59,21 +142,27 @@ void check_request(const CompileRequest& request) {
   const KvType expected = request.compute == Compute::kW8A8            ? KvType::kInt8
                           : request.compute == Compute::kFp32Reference ? KvType::kFp32
                                                                        : KvType::kFp16;
-  complain(request.kv != expected, "kv: found another type than the compute path's; expected int8 with w8a8, fp16 with w8a16 and fp16, fp32 with fp32ref");
+  complain(request.kv != expected,
+           "kv: found another type than the compute path's; expected int8 with w8a8, fp16 with w8a16 and fp16, fp32 "
+           "with fp32ref");
   complain(request.model.head_dim > request.chip.mxm_columns / (request.compute == Compute::kW8A8 ? 1 : 2),
            "head_dim: found " + std::to_string(request.model.head_dim) + "; expected at most a tile's columns, " +
                std::to_string(request.chip.mxm_columns / (request.compute == Compute::kW8A8 ? 1 : 2)));
-  complain(request.micro_batch < 1 || request.micro_batch > 32, "micro-batch: found " + std::to_string(request.micro_batch) + "; expected 1 to 32");
+  complain(request.micro_batch < 1 || request.micro_batch > 32,
+           "micro-batch: found " + std::to_string(request.micro_batch) + "; expected 1 to 32");
   complain(request.context < 1, "context: found " + std::to_string(request.context) + "; expected at least 1");
   if (request.tensor_parallel) {
     const std::int32_t tp = *request.tensor_parallel;
-    complain(tp < 1 || tp > 8 || (tp & (tp - 1)) != 0, "tp: found " + std::to_string(tp) + "; expected 1, 2, 4 or 8 (chips of one node)");
+    complain(tp < 1 || tp > 8 || (tp & (tp - 1)) != 0,
+             "tp: found " + std::to_string(tp) + "; expected 1, 2, 4 or 8 (chips of one node)");
     complain(request.pipeline_parallel && request.chips > 0 && tp * *request.pipeline_parallel > request.chips,
-             "tp x pp: found " + std::to_string(tp * *request.pipeline_parallel) + " chips; expected at most " + std::to_string(request.chips));
+             "tp x pp: found " + std::to_string(tp * *request.pipeline_parallel) + " chips; expected at most " +
+                 std::to_string(request.chips));
   }
   if (request.pipeline_parallel) {
     complain(*request.pipeline_parallel < 1 || *request.pipeline_parallel > 3 * request.model.layers,
-             "pp: found " + std::to_string(*request.pipeline_parallel) + "; expected 1 to " + std::to_string(3 * request.model.layers) + " (three cuts a layer)");
+             "pp: found " + std::to_string(*request.pipeline_parallel) + "; expected 1 to " +
+                 std::to_string(3 * request.model.layers) + " (three cuts a layer)");
   }
   if (!faults.empty()) {
     throw node::InputError(list_of(faults));
@@ -81,26 +170,34 @@ void check_request(const CompileRequest& request) {
 }
 
 /// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
-std::optional<std::int64_t> stripes_of(const CompileRequest& request, const StageMemory& memory, const Stage& stage, std::int64_t users) {
+std::optional<std::int64_t> stripes_of(const CompileRequest& request,
+                                       const StageMemory& memory,
+                                       const Stage& stage,
+                                       std::int64_t users) {
   const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
-  return stripes <= MemoryMap::capacity(request.chip, scratch_rows(request, stage)) ? std::optional(stripes) : std::nullopt;
+  return stripes <= MemoryMap::capacity(request.chip, scratch_rows(request, stage)) ? std::optional(stripes)
+                                                                                    : std::nullopt;
 }
 
 struct Partitioning {
   std::int32_t tensor_parallel = 0;
   std::int32_t pipeline_parallel = 0;
   std::vector<Stage> stages;
-  double cost = 0;   ///< cycles: a token's latency, or the slowest stage's interval
+  double cost = 0;  ///< cycles: a token's latency, or the slowest stage's interval
 };
 
 /// Cost model of the search: installs and slots of every block, plus per layer what waits for wires and vector units.
-std::optional<Partitioning> evaluate(const CompileRequest& request, const ComputePath& path, std::int32_t tp, std::int32_t pp) {
+std::optional<Partitioning> evaluate(const CompileRequest& request,
+                                     const ComputePath& path,
+                                     std::int32_t tp,
+                                     std::int32_t pp) {
   const Shard shard = make_shard(request.model, tp, request.chip);
   Partitioning out{.tensor_parallel = tp, .pipeline_parallel = pp, .stages = cut_stages(request, shard, path, pp)};
   double slowest = 0;
   double total = 0;
   for (const Stage& stage : out.stages) {
-    if (!stripes_of(request, stage_memory(request, shard, path, stage), stage, request.users.value_or(request.micro_batch))) {
+    if (!stripes_of(
+            request, stage_memory(request, shard, path, stage), stage, request.users.value_or(request.micro_batch))) {
       return std::nullopt;
     }
     double busy = 0;
@@ -112,10 +209,13 @@ std::optional<Partitioning> evaluate(const CompileRequest& request, const Comput
   }
   const auto hop = static_cast<double>((request.chip.link_flight + request.chip.c2c_endpoint).count());
   const auto service = static_cast<double>(request.chip.link_serialisation.count());
-  const auto rows = [&](const Packing& packing) { return static_cast<double>(packing.groups * path.wire_bytes * request.micro_batch) * service; };
+  const auto rows = [&](const Packing& packing) {
+    return static_cast<double>(packing.groups * path.wire_bytes * request.micro_batch) * service;
+  };
   const double wires = tp == 1 ? 0 : 4 * hop + rows(shard.attention) + 3 * rows(shard.hidden);
   const double vectors = 1'900.0 + 8.0 * shard.tiles(shard.hidden);
-  total += static_cast<double>(request.model.layers) * (wires + vectors) + (pp - 1) * (2.0 * hop + 2 * rows(shard.hidden));
+  total +=
+      static_cast<double>(request.model.layers) * (wires + vectors) + (pp - 1) * (2.0 * hop + 2 * rows(shard.hidden));
   out.cost = request.objective == Objective::kLatency ? total : slowest * 1e6 + total;
   return out;
 }
@@ -160,14 +260,16 @@ std::string shortage(const CompileRequest& request, std::int32_t smallest) {
   const ModelConfig& m = request.model;
   const double per_layer = static_cast<double>(m.hidden * m.head_dim * (2 * m.heads + 2 * m.kv_heads) +
                                                3 * m.hidden * m.ffn * std::max<std::int64_t>(m.experts, 1));
-  const double parameters = per_layer * static_cast<double>(m.layers) + 2.0 * static_cast<double>(m.vocabulary * m.hidden);
+  const double parameters =
+      per_layer * static_cast<double>(m.layers) + 2.0 * static_cast<double>(m.vocabulary * m.hidden);
   const std::int32_t bytes = make_path(request.compute, request.kv, request.chip).weight_bytes;
   const auto giga = [](double x) {
     std::string text = std::to_string(x / 1e9);
     return text.substr(0, text.find('.') + 2) + " GB";
   };
-  std::string out = m.name + ": found " + giga(parameters * bytes) + " of weights and " + std::to_string(request.users.value_or(request.micro_batch)) +
-                    " users' KV at context " + std::to_string(request.context) + "; " + std::to_string(request.chips) + " chips hold " +
+  std::string out = m.name + ": found " + giga(parameters * bytes) + " of weights and " +
+                    std::to_string(request.users.value_or(request.micro_batch)) + " users' KV at context " +
+                    std::to_string(request.context) + "; " + std::to_string(request.chips) + " chips hold " +
                     giga(static_cast<double>(request.chip.sram().count()) * request.chips) + "; fits";
   out += smallest > 0 ? " on " + std::to_string(smallest) + " chips" : " on no system";
   if (bytes > 1) {
@@ -195,7 +297,8 @@ std::int32_t smallest_chips(const CompileRequest& request) {
       (evaluate(probe, path, tp, middle) ? high : low) = middle;
     }
     const std::int32_t groups_per_node = 8 / tp;
-    const std::int32_t chips = high <= groups_per_node ? high * tp : (high / groups_per_node) * 8 + high % groups_per_node * tp;
+    const std::int32_t chips =
+        high <= groups_per_node ? high * tp : (high / groups_per_node) * 8 + high % groups_per_node * tp;
     if (best == 0 || chips < best) {
       best = chips;
     }
@@ -220,7 +323,8 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   }
   const interconnect::Topology topology = interconnect::make_topology(request.chip, request.chips);
   const Shard shard = make_shard(request.model, chosen.tensor_parallel, request.chip);
-  const std::vector<std::vector<std::int32_t>> groups = place_groups(topology, chosen.tensor_parallel, chosen.pipeline_parallel);
+  const std::vector<std::vector<std::int32_t>> groups =
+      place_groups(topology, chosen.tensor_parallel, chosen.pipeline_parallel);
   std::vector<HopPlan> hops;
   for (std::size_t s = 0; s + 1 < groups.size(); ++s) {
     hops.push_back(plan_hop(topology, groups[s], groups[s + 1]));
@@ -235,7 +339,8 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   program.tensor_parallel = chosen.tensor_parallel;
   program.pipeline_parallel = chosen.pipeline_parallel;
   program.user_slots = request.users.value_or(request.micro_batch);
-  program.user_slots = static_cast<std::int32_t>(ceil_div(program.user_slots, request.micro_batch)) * request.micro_batch;
+  program.user_slots =
+      static_cast<std::int32_t>(ceil_div(program.user_slots, request.micro_batch)) * request.micro_batch;
 
   // Distinct stages, each scheduled once.
   std::vector<ScheduledStage> kinds;
@@ -248,26 +353,39 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
                    .has_head = stage.has_head,
                    .entry = s > 0 ? hops[s - 1] : HopPlan{},
                    .exit = s < hops.size() ? hops[s] : HopPlan{}};
-    const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const ScheduledStage& k) { return k.kind == kind; });
+    const auto found =
+        std::find_if(kinds.begin(), kinds.end(), [&](const ScheduledStage& k) { return k.kind == kind; });
     kind_of.push_back(static_cast<std::size_t>(found - kinds.begin()));
     if (found == kinds.end()) {
-      kinds.push_back({.kind = kind, .lowering = nullptr, .classes = {}, .text_of = {}});
+      kinds.push_back({.kind = kind, .lower = {}, .lowering = nullptr, .classes = {}, .text_of = {}});
       ScheduledStage& made = kinds.back();
-      const auto stripes = stripes_of(request, stage_memory(request, shard, path, stage), stage, program.user_slots);
-      LPU_CHECK(stripes.has_value(), "a stage that was found to fit");
-      made.lowering = std::make_unique<Lowering>(request, shard, path, stage, MemoryMap(request.chip, *stripes, scratch_rows(request, stage)), program.user_slots, 0,
-                                                 std::vector<std::int64_t>{}, kind.entry, kind.exit);
-      made.lowering->run();
+      made.lower = [&, kind, stage](Load load, std::int64_t period, Lowering::WindowPlan plan) {
+        const auto stripes = stripes_of(request, stage_memory(request, shard, path, stage), stage, program.user_slots);
+        LPU_CHECK(stripes.has_value(), "a stage that was found to fit");
+        auto lowering = std::make_unique<Lowering>(request,
+                                                   shard,
+                                                   path,
+                                                   stage,
+                                                   MemoryMap(request.chip, *stripes, scratch_rows(request, stage)),
+                                                   program.user_slots,
+                                                   load,
+                                                   period,
+                                                   std::move(plan),
+                                                   kind.entry,
+                                                   kind.exit);
+        lowering->run();
+        return lowering;
+      };
+      made.lowering = made.lower(request.objective == Objective::kLatency ? Load::kEmpty : Load::kLoaded, 0, {});
       made.classes = made.lowering->builder().text_classes(chosen.tensor_parallel);
       if (progress) {
-        progress(static_cast<double>(s + 1) / static_cast<double>(chosen.stages.size()), "stage " + std::to_string(s + 1));
+        progress(static_cast<double>(s + 1) / static_cast<double>(chosen.stages.size()),
+                 "stage " + std::to_string(s + 1));
       }
     }
   }
-  std::int64_t interval = 0;
-  for (const ScheduledStage& kind : kinds) {
-    interval = std::max(interval, kind.lowering->builder().end_of_all());
-  }
+  const std::int64_t interval =
+      request.objective == Objective::kLatency ? empty_interval(kinds) : crowd(kinds, request, progress);
   program.initiation_interval = interval;
   program.plan = {.initiation_interval = interval,
                   .token_period = 0,
@@ -278,8 +396,9 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
                   .experts = static_cast<std::int32_t>(request.model.experts),
                   .experts_per_token = static_cast<std::int32_t>(request.model.experts_per_token),
                   .expert_slots = static_cast<std::int32_t>(
-                      request.experts == ExpertMode::kAll ? request.model.experts
-                                                          : std::min(request.model.experts, request.model.experts_per_token * request.micro_batch)),
+                      request.experts == ExpertMode::kAll
+                          ? request.model.experts
+                          : std::min(request.model.experts, request.model.experts_per_token * request.micro_batch)),
                   .seed = request.seed};
   for (ScheduledStage& kind : kinds) {
     for (std::int32_t p = 0; p < chosen.tensor_parallel; ++p) {
@@ -292,7 +411,8 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   }
   // Bindings: idle chips first, then the stages' chips in their places.
   for (std::int32_t c = 0; c < topology.chips_with_spares; ++c) {
-    program.bindings.push_back({.chip = c, .text = -1, .stage = -1, .peers = topology.peers[static_cast<std::size_t>(c)], .slot_owner = {}});
+    program.bindings.push_back(
+        {.chip = c, .text = -1, .stage = -1, .peers = topology.peers[static_cast<std::size_t>(c)], .slot_owner = {}});
   }
   std::int64_t offset = 0;
   std::int64_t token_ready = 0;
@@ -314,7 +434,7 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
       offset += kind.lowering->hop_departure() + request.chip.link_latency().count();
     }
   }
-  return_token(program, topology, token_ready);
+  const std::int32_t return_hops = return_token(program, topology, token_ready);
   program.busy_span = 0;
   for (const node::ChipProgram& text : program.texts) {
     program.busy_span = std::max<std::int64_t>(program.busy_span, text.makespan);
@@ -353,10 +473,6 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
     if (!stage.has_head) {
       report.hops_cycles += kind.lowering->hop_departure() + request.chip.link_latency().count() - end;
     }
-    if (report.budget.layer == 0 && (spans.size() >= 3 || s + 1 == chosen.stages.size())) {
-      std::vector<Lowering::Span> layer(spans.begin(), spans.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(spans.size(), 3)));
-      report.budget = layer_budget(kind.lowering->builder(), layer);
-    }
     const auto& text = program.texts[static_cast<std::size_t>(kind.text_of.begin()->second)];
     SramUse use;
     use.weights = node::Bytes(memory.weight_bytes);
@@ -380,10 +496,14 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
       report.sram = use;
     }
   }
+  report.budget = typical_layer(kinds);
+  report.ii_lower_bound = interval_lower_bound(request, shard, path, chosen.stages, hops);
+  report.latency_lower_bound = latency_lower_bound(request, shard, path, chosen.stages, hops, return_hops);
   report.ends_cycles = program.token_latency - report.layers_cycles - report.hops_cycles;
   report.balance = busy_sum / static_cast<double>(chosen.stages.size()) / busy_most;
   report.users_fit = static_cast<std::int32_t>(users_fit / request.micro_batch * request.micro_batch);
-  report.users_saturating = static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
+  report.users_saturating =
+      static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
   return out;
 }
 

@@ -46,7 +46,13 @@ void add(Draft& draft, const node::StreamOperand& operand, VariableId variable) 
   LPU_CHECK(false, "an instruction has four operands");
 }
 
-Draft unit(Opcode opcode, std::int64_t at, Hemisphere hemisphere, std::int32_t index, std::int32_t alus, Repeat outer, Repeat inner) {
+Draft unit(Opcode opcode,
+           std::int64_t at,
+           Hemisphere hemisphere,
+           std::int32_t index,
+           std::int32_t alus,
+           Repeat outer,
+           Repeat inner) {
   Draft draft;
   Instruction& in = draft.instruction;
   in.opcode = opcode;
@@ -64,8 +70,18 @@ Draft unit(Opcode opcode, std::int64_t at, Hemisphere hemisphere, std::int32_t i
 namespace {
 
 /// A scratch access: a group's rows at once, over the buffer's slices (loop 2).
-Draft memory(StageBuilder& builder, Opcode opcode, BufferId id, std::int32_t row, std::int64_t at, std::int32_t other_end,
-             const Lane& lane, Repeat outer, std::int32_t outer_step, Repeat inner, std::int32_t inner_step, std::int32_t width) {
+Draft memory(StageBuilder& builder,
+             Opcode opcode,
+             BufferId id,
+             std::int32_t row,
+             std::int64_t at,
+             std::int32_t other_end,
+             const Lane& lane,
+             Repeat outer,
+             std::int32_t outer_step,
+             Repeat inner,
+             std::int32_t inner_step,
+             std::int32_t width) {
   const Buffer& buffer = builder.at(id);
   LPU_CHECK(buffer.hemisphere == lane.hemisphere, builder.tensor_at(buffer.tensor).name + ": another hemisphere");
   const std::int32_t position = builder.chip().slice_position(buffer.slice);
@@ -76,8 +92,9 @@ Draft memory(StageBuilder& builder, Opcode opcode, BufferId id, std::int32_t row
   const std::int32_t first = row - buffer.first_row;
   in.index = static_cast<std::uint8_t>(buffer.slice + first % buffer.width);
   in.address = static_cast<std::uint16_t>(first / buffer.width + buffer.phase);
-  LPU_CHECK(outer_step % buffer.width == 0 && inner_step % buffer.width == 0 && (width == 1 || first % buffer.width == 0),
-            builder.tensor_at(buffer.tensor).name + ": not a whole group");
+  LPU_CHECK(
+      outer_step % buffer.width == 0 && inner_step % buffer.width == 0 && (width == 1 || first % buffer.width == 0),
+      builder.tensor_at(buffer.tensor).name + ": not a whole group");
   in.address_stride[0] = static_cast<std::int16_t>(outer_step / buffer.width);
   in.address_stride[1] = static_cast<std::int16_t>(inner_step / buffer.width);
   in.count[2] = static_cast<std::uint16_t>(width);
@@ -86,7 +103,9 @@ Draft memory(StageBuilder& builder, Opcode opcode, BufferId id, std::int32_t row
   own.streams = 1;
   own.stream_stride = width > 1 ? 1 : 0;
   add(draft,
-      operand(is_read ? OperandKind::kOut : OperandKind::kIn, own, {buffer.tensor, row, {outer_step, inner_step, width > 1 ? 1 : 0}},
+      operand(is_read ? OperandKind::kOut : OperandKind::kIn,
+              own,
+              {buffer.tensor, row, {outer_step, inner_step, width > 1 ? 1 : 0}},
               is_read ? other_end : 0),
       lane.variable);
   draft.buffer = id;
@@ -95,18 +114,58 @@ Draft memory(StageBuilder& builder, Opcode opcode, BufferId id, std::int32_t row
 
 }  // namespace
 
-Draft read_rows(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t target, const Lane& lane,
-                Repeat outer, std::int32_t outer_step, Repeat inner, std::int32_t inner_step) {
-  return memory(builder, Opcode::kRead, buffer, row, at, target, lane, outer, outer_step, inner, inner_step, builder.at(buffer).width);
+Draft read_rows(StageBuilder& builder,
+                BufferId buffer,
+                std::int32_t row,
+                std::int64_t at,
+                std::int32_t target,
+                const Lane& lane,
+                Repeat outer,
+                std::int32_t outer_step,
+                Repeat inner,
+                std::int32_t inner_step) {
+  return memory(builder,
+                Opcode::kRead,
+                buffer,
+                row,
+                at,
+                target,
+                lane,
+                outer,
+                outer_step,
+                inner,
+                inner_step,
+                builder.at(buffer).width);
 }
-Draft read_row(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t target, const Lane& lane) {
+Draft read_row(
+    StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t target, const Lane& lane) {
   return memory(builder, Opcode::kRead, buffer, row, at, target, lane, {}, 0, {}, 0, 1);
 }
-Draft write_rows(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source, const Lane& lane,
-                 Repeat outer, std::int32_t outer_step, Repeat inner, std::int32_t inner_step) {
-  return memory(builder, Opcode::kWrite, buffer, row, at, source, lane, outer, outer_step, inner, inner_step, builder.at(buffer).width);
+Draft write_rows(StageBuilder& builder,
+                 BufferId buffer,
+                 std::int32_t row,
+                 std::int64_t at,
+                 std::int32_t source,
+                 const Lane& lane,
+                 Repeat outer,
+                 std::int32_t outer_step,
+                 Repeat inner,
+                 std::int32_t inner_step) {
+  return memory(builder,
+                Opcode::kWrite,
+                buffer,
+                row,
+                at,
+                source,
+                lane,
+                outer,
+                outer_step,
+                inner,
+                inner_step,
+                builder.at(buffer).width);
 }
-Draft write_row(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source, const Lane& lane) {
+Draft write_row(
+    StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source, const Lane& lane) {
   return memory(builder, Opcode::kWrite, buffer, row, at, source, lane, {}, 0, {}, 0, 1);
 }
 

@@ -24,33 +24,52 @@ struct Lane {
   node::Direction direction = node::Direction::kOutward;
   VariableId variable = -1;
   std::int32_t streams = 1;
-  std::int32_t offset = 0;        ///< first stream, relative to the variable's choice (or absolute without one)
+  std::int32_t offset = 0;  ///< first stream, relative to the variable's choice (or absolute without one)
   std::int32_t stream_stride = 0;
 };
 
-[[nodiscard]] node::StreamOperand operand(node::OperandKind kind, const Lane& lane, const Rows& rows, std::int32_t reach,
-                                          unsigned held = 0);
+[[nodiscard]] node::StreamOperand operand(
+    node::OperandKind kind, const Lane& lane, const Rows& rows, std::int32_t reach, unsigned held = 0);
 
 /// Read `groups` groups of a buffer's `width` rows, the first at tensor row `row`; the first group reaches the stream
 /// register `target` in cycle `at` of the template.
-[[nodiscard]] Draft read_rows(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t target,
-                              const Lane& lane, Repeat outer = {}, std::int32_t outer_step = 0, Repeat inner = {},
+[[nodiscard]] Draft read_rows(StageBuilder& builder,
+                              BufferId buffer,
+                              std::int32_t row,
+                              std::int64_t at,
+                              std::int32_t target,
+                              const Lane& lane,
+                              Repeat outer = {},
+                              std::int32_t outer_step = 0,
+                              Repeat inner = {},
                               std::int32_t inner_step = 0);
 /// One row alone.
-[[nodiscard]] Draft read_row(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t target,
-                             const Lane& lane);
+[[nodiscard]] Draft read_row(
+    StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t target, const Lane& lane);
 /// Write what stands at register `source` in cycle `at` and later groups.
-[[nodiscard]] Draft write_rows(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source,
-                               const Lane& lane, Repeat outer = {}, std::int32_t outer_step = 0, Repeat inner = {},
+[[nodiscard]] Draft write_rows(StageBuilder& builder,
+                               BufferId buffer,
+                               std::int32_t row,
+                               std::int64_t at,
+                               std::int32_t source,
+                               const Lane& lane,
+                               Repeat outer = {},
+                               std::int32_t outer_step = 0,
+                               Repeat inner = {},
                                std::int32_t inner_step = 0);
-[[nodiscard]] Draft write_row(StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source,
-                              const Lane& lane);
+[[nodiscard]] Draft write_row(
+    StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source, const Lane& lane);
 /// Stream register of a buffer's slices.
 [[nodiscard]] std::int32_t position_of(StageBuilder& builder, BufferId buffer);
 
 /// A VXM, SXM, MXM or C2C instruction; operands follow with add().
-[[nodiscard]] Draft unit(node::Opcode opcode, std::int64_t at, node::Hemisphere hemisphere, std::int32_t index,
-                         std::int32_t alus, Repeat outer = {}, Repeat inner = {});
+[[nodiscard]] Draft unit(node::Opcode opcode,
+                         std::int64_t at,
+                         node::Hemisphere hemisphere,
+                         std::int32_t index,
+                         std::int32_t alus,
+                         Repeat outer = {},
+                         Repeat inner = {});
 void add(Draft& draft, const node::StreamOperand& operand, VariableId variable);
 
 }  // namespace lpu::scheduler

@@ -8,15 +8,25 @@ namespace lpu::scheduler {
 
 using node::OperatorPart;
 
-Lowering::Lowering(const CompileRequest& request, const Shard& shard, const ComputePath& path, const Stage& stage, MemoryMap memory,
-                   std::int32_t user_slots, std::int64_t period, std::vector<std::int64_t> phases, HopPlan entry, HopPlan exit)
+Lowering::Lowering(const CompileRequest& request,
+                   const Shard& shard,
+                   const ComputePath& path,
+                   const Stage& stage,
+                   MemoryMap memory,
+                   std::int32_t user_slots,
+                   Load load,
+                   std::int64_t period,
+                   WindowPlan plan,
+                   HopPlan entry,
+                   HopPlan exit)
     : request_(request),
       shard_(shard),
       path_(path),
       stage_(stage),
       memory_(std::move(memory)),
       users_(user_slots),
-      phases_(std::move(phases)),
+      load_(load),
+      plan_(std::move(plan)),
       batch_(request.micro_batch),
       builder_(request.chip, period, memory_.scratch_slices()),
       first_free_(static_cast<std::size_t>(memory_.scratch_slices()), 0),
@@ -24,7 +34,8 @@ Lowering::Lowering(const CompileRequest& request, const Shard& shard, const Comp
       exit_(std::move(exit)) {
   const std::int64_t experts = request.model.experts;
   expert_slots_ = static_cast<std::int32_t>(
-      request.experts == ExpertMode::kAll ? experts : std::min(experts, request.model.experts_per_token * request.micro_batch));
+      request.experts == ExpertMode::kAll ? experts
+                                          : std::min(experts, request.model.experts_per_token * request.micro_batch));
 }
 
 void Lowering::declare_all() {
@@ -108,7 +119,13 @@ void Lowering::lower_block(std::int32_t index) {
       gather(attended, "gather.attention", slot, OperatorPart::kWires);
       const Activation heads = requantise("attention.rows", slot, attended);
       Gathered output = gathered("attention_output", slot, shard_.hidden, {}, 1);
-      project("attention_output", slot, multiply_all(matrices[1], slot, heads), node::Opcode::kDequantise, false, output, OperatorPart::kVxm);
+      project("attention_output",
+              slot,
+              multiply_all(matrices[1], slot, heads),
+              node::Opcode::kDequantise,
+              false,
+              output,
+              OperatorPart::kVxm);
       update_ = output;
       update_name_ = "gather.attention_output";
       break;
@@ -121,7 +138,13 @@ void Lowering::lower_block(std::int32_t index) {
       }
       for (std::int32_t expert = 0; expert < slots(); ++expert) {
         Gathered hidden = gathered(hidden_name(expert), slot, shard_.ffn, {}, 0);
-        project(hidden_name(expert), slot, multiply_all(matrices[0], slot, input, expert), node::Opcode::kSiluMultiply, true, hidden, OperatorPart::kVxm);
+        project(hidden_name(expert),
+                slot,
+                multiply_all(matrices[0], slot, input, expert),
+                node::Opcode::kSiluMultiply,
+                true,
+                hidden,
+                OperatorPart::kVxm);
         hidden_.push_back(hidden);
       }
       break;
@@ -137,7 +160,13 @@ void Lowering::lower_block(std::int32_t index) {
       } else {
         const Activation input = requantise("ffn.rows", slot, hidden_.front());
         output = gathered("ffn_output", slot, shard_.hidden, {}, 1);
-        project("ffn_output", slot, multiply_all(matrices[0], slot, input), node::Opcode::kDequantise, false, output, OperatorPart::kVxm);
+        project("ffn_output",
+                slot,
+                multiply_all(matrices[0], slot, input),
+                node::Opcode::kDequantise,
+                false,
+                output,
+                OperatorPart::kVxm);
       }
       hidden_.clear();
       routing_.reset();
@@ -150,6 +179,7 @@ void Lowering::lower_block(std::int32_t index) {
 
 void Lowering::run() {
   declare_all();
+  reserve_windows();
   residual_ = gathered("residual", 0, shard_.hidden, {}, 0);
   expect_ports();
   if (stage_.has_embedding) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "draft.hpp"
+#include "hop_plan.hpp"
 #include "memory_map.hpp"
 #include "partition.hpp"
 #include "stage_builder.hpp"
@@ -27,9 +28,9 @@ struct Gathered {
 /// A vector as MXM rows, in both hemispheres: the west half's tiles, then the east half's.
 /// Row of a half = (token * tiles + tile) * activation_streams + byte.
 struct Activation {
-  std::array<TensorId, 2> tensor{0, 0};                         ///< per half
+  std::array<TensorId, 2> tensor{0, 0};                                 ///< per half
   std::array<std::array<BufferId, 2>, 2> buffer{{{-1, -1}, {-1, -1}}};  ///< [hemisphere][half]
-  std::array<std::int32_t, 2> tiles{0, 0};                      ///< per half
+  std::array<std::int32_t, 2> tiles{0, 0};                              ///< per half
   Rowing rows;
 };
 
@@ -44,8 +45,8 @@ struct Scalar {
 /// A block of columns of a weight matrix where it lies in SRAM.
 struct WeightBlock {
   std::int32_t columns = 0;
-  std::int32_t cycles = 0;        ///< install cycles of a tile
-  std::int32_t first_row = 0;     ///< in the stored tensor
+  std::int32_t cycles = 0;     ///< install cycles of a tile
+  std::int32_t first_row = 0;  ///< in the stored tensor
   /// Tiles [first, first + tiles) lie in one set of runs.
   struct Segment {
     std::int32_t first = 0;
@@ -56,8 +57,8 @@ struct WeightBlock {
   std::vector<std::uint16_t> registers{0};  ///< per expert slot; {0} when dense
 };
 
-/// A weight matrix: stored rows in SRAM and what each plane of a hemisphere installs. Without widening that is the stored row
-/// itself; else plane 0 takes the low bytes and plane 1 the high bytes, numbered alike.
+/// A weight matrix: stored rows in SRAM and what each plane of a hemisphere installs. Without widening that is the
+/// stored row itself; else plane 0 takes the low bytes and plane 1 the high bytes, numbered alike.
 struct Matrix {
   std::string name;
   TensorId stored = 0;
@@ -70,18 +71,12 @@ struct Matrix {
 /// A GEMM's sums after its last round: where they are and from when they can be drained.
 struct Sums {
   TensorId tensor = 0;
-  std::int32_t first_row = 0;       ///< row of token 0, place 0
+  std::int32_t first_row = 0;  ///< row of token 0, place 0
   std::int32_t accumulator = 0;
   std::int32_t computes = 0;
-  std::int32_t columns = 0;         ///< per place
+  std::int32_t columns = 0;  ///< per place
   std::int64_t drain_from = 0;
   PlacementId placement = -1;
-};
-
-/// A phase order that leaves some operator without a place; the search drops it.
-class NoSchedule : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
 };
 
 /// Norm weights in SRAM, in the order of the gathered vector that they scale.
@@ -93,51 +88,54 @@ struct Gamma {
 /// How a chip's outputs, plane by plane, become wire vectors: lanes of each part, and whether the SXM must join them.
 struct PartPlan {
   std::vector<std::int64_t> lanes;
-  TensorId part = 0;    ///< the unjoined parts; unused without packing
+  TensorId part = 0;  ///< the unjoined parts; unused without packing
   bool packs = false;
 };
 
-inline constexpr std::int32_t kWestLocalLinks = 4;     // local links 0 to 3 stand in the west, 4 to 6 in the east
-inline constexpr std::int64_t kFlowAttempts = 24;      // starts tried for a reduction in one flow before it goes by SRAM
-inline constexpr std::int32_t kLongestWindow = 640;    // cycles; longer GEMM windows are cut in a crowded interval
+inline constexpr std::int32_t kWestLocalLinks = 4;   // local links 0 to 3 stand in the west, 4 to 6 in the east
+inline constexpr std::int64_t kFlowAttempts = 24;    // starts tried for a reduction in one flow before it goes by SRAM
+inline constexpr std::int32_t kLongestWindow = 640;  // cycles; longer GEMM windows are cut in a crowded interval
 inline constexpr std::int64_t kForever = 1'000'000'000'000;
-inline constexpr std::int64_t kDrainSlack = 96;        // cycles that sums may wait in the accumulators
 
-/// Where the cables to the next stage lie. Each gateway serves an aligned block of positions; the others of its block reach
-/// it over the local link (position XOR gateway) - 1.
-struct Gateway {
-  std::int32_t position = 0;
-  std::int32_t out_link = 0;   ///< at the sending stage
-  std::int32_t in_link = 0;    ///< at the receiving stage
-  bool operator==(const Gateway&) const = default;
-};
-struct HopPlan {
-  std::int32_t block = 1;      ///< positions that share a gateway: a power of two
-  std::vector<Gateway> gateways;
-  bool operator==(const HopPlan&) const = default;
-};
+enum class Load : std::uint8_t { kEmpty, kLoaded };
 
 /// Lowers the blocks of one stage to bursts, in dependency order, and places them as it goes.
 class Lowering {
  public:
+  /// A burst of MXM rounds, as the search sees it.
+  struct Window {
+    std::int64_t start = 0;   ///< first install
+    std::int64_t length = 0;  ///< cycles for which it holds the install ports
+    std::int64_t ready = 0;   ///< earliest start that its inputs allowed
+    Template shape;           ///< what it takes; the search reserves it before anything else
+  };
+  struct WindowPlan {
+    std::vector<const Template*> shapes;
+    std::vector<std::int64_t> phases;
+  };
+
+  /// @param load    loaded: windows are cut and spaced for a crowded interval
   /// @param period  initiation interval to schedule for; 0: one iteration in an empty machine
-  /// @param phases  with a period: start of each window within it, in lowering order
-  Lowering(const CompileRequest& request, const Shard& shard, const ComputePath& path, const Stage& stage, MemoryMap memory,
-           std::int32_t user_slots, std::int64_t period, std::vector<std::int64_t> phases, HopPlan entry, HopPlan exit);
+  /// @param plan    with a period: the windows (of an earlier lowering) and the start of each within the interval
+  Lowering(const CompileRequest& request,
+           const Shard& shard,
+           const ComputePath& path,
+           const Stage& stage,
+           MemoryMap memory,
+           std::int32_t user_slots,
+           Load load,
+           std::int64_t period,
+           WindowPlan plan,
+           HopPlan entry,
+           HopPlan exit);
 
   /// Lower the whole stage.
   /// @throws NoSchedule  the phases leave something without a place; DoesNotFit
   void run();
 
-  [[nodiscard]] StageBuilder& builder() { return builder_; }
-  [[nodiscard]] std::vector<std::int32_t>& first_free_address() { return first_free_; }
+  [[nodiscard]] const StageBuilder& builder() const { return builder_; }
+  [[nodiscard]] const std::vector<std::int32_t>& first_free_address() const { return first_free_; }
 
-  /// A burst of MXM rounds, as the search sees it.
-  struct Window {
-    std::int64_t start = 0;    ///< first install
-    std::int64_t length = 0;   ///< cycles for which it holds the install ports
-    std::int64_t ready = 0;    ///< earliest start that its inputs allowed
-  };
   [[nodiscard]] const std::vector<Window>& windows() const { return windows_; }
   /// First and last moment of each block, for the layer budget.
   struct Span {
@@ -153,6 +151,10 @@ class Lowering {
 
   /// When the first vector leaves for the next stage (start on the wire); it arrives there in cycle 0.
   [[nodiscard]] std::int64_t hop_departure() const { return hop_departure_; }
+  /// From the stage's cycle 0 to what it hands on: the first vector on the wire, or the token.
+  [[nodiscard]] std::int64_t through_time() {
+    return stage_.has_head ? builder_.placement(last_placement_).end : hop_departure_;
+  }
   /// When the value that the stage makes for others, or the new token, is there: the end of its last placement.
   [[nodiscard]] PlacementId last_placement() const { return last_placement_; }
   [[nodiscard]] std::int64_t first_block_start() const { return first_block_start_; }
@@ -161,12 +163,21 @@ class Lowering {
 
  private:
   // --- memory and tensors
-  TensorId tensor(const std::string& name, std::int32_t layer_slot, std::int32_t rows, std::vector<TensorId> sources,
+  TensorId tensor(const std::string& name,
+                  std::int32_t layer_slot,
+                  std::int32_t rows,
+                  std::vector<TensorId> sources,
                   node::TensorScope scope = node::TensorScope::kIteration);
   Matrix declare(const std::string& name, std::int32_t layer_slot, const Linear& linear, std::int32_t experts);
-  Gathered gathered(const std::string& name, std::int32_t layer_slot, const Packing& packing, std::vector<TensorId> sources,
+  Gathered gathered(const std::string& name,
+                    std::int32_t layer_slot,
+                    const Packing& packing,
+                    std::vector<TensorId> sources,
                     std::int32_t alternate);
-  Activation activation(const std::string& name, std::int32_t layer_slot, const Packing& packing, const std::vector<TensorId>& sources);
+  Activation activation(const std::string& name,
+                        std::int32_t layer_slot,
+                        const Packing& packing,
+                        const std::vector<TensorId>& sources);
   std::array<BufferId, 2> partials(TensorId tensor, std::int32_t rows_per_side, std::int32_t slice = 8);
 
   // --- movement between chips
@@ -177,14 +188,34 @@ class Lowering {
   Activation normalise(const std::string& name, std::int32_t layer_slot, Gathered& residual, const Gathered* update);
   Activation requantise(const std::string& name, std::int32_t layer_slot, const Gathered& value);
   /// Combine `groups` vectors a side, then all lanes; every lane of the result holds it.
-  Scalar reduce(const std::string& name, std::int32_t layer_slot, TensorId partial, const std::array<BufferId, 2>& parts,
-                std::int32_t first_row, std::int32_t groups, node::Opcode combine, node::Opcode finish, node::Hemisphere hemisphere,
+  Scalar reduce(const std::string& name,
+                std::int32_t layer_slot,
+                TensorId partial,
+                const std::array<BufferId, 2>& parts,
+                std::int32_t first_row,
+                std::int32_t groups,
+                node::Opcode combine,
+                node::Opcode finish,
+                node::Hemisphere hemisphere,
                 node::OperatorPart part);
-  void scale_pass(const Gathered& value, std::int32_t token, const std::optional<Scalar>& scale, const std::optional<Scalar>& quantum,
-                  const Gamma* gamma, const Activation& out, TensorId intermediate, node::OperatorPart part);
+  void scale_pass(const Gathered& value,
+                  std::int32_t token,
+                  const std::optional<Scalar>& scale,
+                  const std::optional<Scalar>& quantum,
+                  const Gamma* gamma,
+                  const Activation& out,
+                  TensorId intermediate,
+                  node::OperatorPart part);
 
-  void joined_pass(const Gathered& value, std::int32_t token, const std::optional<Scalar>& scale, const std::optional<Scalar>& quantum,
-                   const Gamma* gamma, const Activation& out, const std::string& name, std::int32_t layer_slot, node::OperatorPart part);
+  void joined_pass(const Gathered& value,
+                   std::int32_t token,
+                   const std::optional<Scalar>& scale,
+                   const std::optional<Scalar>& quantum,
+                   const Gamma* gamma,
+                   const Activation& out,
+                   const std::string& name,
+                   std::int32_t layer_slot,
+                   node::OperatorPart part);
 
   // --- matrices
   /// Cycles from the VXM issue of a widening to the install.
@@ -197,20 +228,48 @@ class Lowering {
   struct PlaneRows {
     std::int32_t plane;
     std::int32_t planes;
-    std::int32_t streams;    ///< of each plane
-    std::int32_t row_step;   ///< from plane to plane
+    std::int32_t streams;   ///< of each plane
+    std::int32_t row_step;  ///< from plane to plane
   };
   [[nodiscard]] std::vector<PlaneRows> plane_rows() const;
-  std::vector<Draft> weight_drafts(const Matrix& matrix, const WeightBlock& block, std::uint16_t base, std::int32_t first_tile,
-                                   std::int32_t tiles, std::int64_t round);
+  std::vector<Draft> weight_drafts(const Matrix& matrix,
+                                   const WeightBlock& block,
+                                   std::uint16_t base,
+                                   std::int32_t first_tile,
+                                   std::int32_t tiles,
+                                   std::int64_t round);
   [[nodiscard]] std::vector<std::int32_t> window_cuts(std::int32_t tiles, std::int32_t cycles) const;
-  Sums multiply(const Matrix& matrix, std::size_t block_index, std::int32_t expert_slot, const Activation& activation, TensorId sums,
-                std::int32_t row, std::int32_t first_tile, std::int32_t tiles, bool overwrites, std::int32_t accumulator);
-  std::vector<Sums> multiply_all(const Matrix& matrix, std::int32_t layer_slot, const Activation& activation, std::int32_t expert_slot = 0);
+  Sums multiply(const Matrix& matrix,
+                std::size_t block_index,
+                std::int32_t expert_slot,
+                const Activation& activation,
+                TensorId sums,
+                std::int32_t row,
+                std::int32_t first_tile,
+                std::int32_t tiles,
+                bool overwrites,
+                std::int32_t accumulator,
+                std::int64_t held_from);
+  std::vector<Sums> multiply_all(const Matrix& matrix,
+                                 std::int32_t layer_slot,
+                                 const Activation& activation,
+                                 std::int32_t expert_slot = 0);
   std::int32_t take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to);
-  void extend_accumulators(std::int32_t first, std::int64_t to);
+  /// A sum that could be drained at `from` stays until `to`.
+  void extend_accumulators(std::int32_t first, std::int64_t from, std::int64_t to);
+  /// Give the computes placed from `first_instruction` on their accumulators: new ones, or those that already hold the
+  /// sum.
+  std::int32_t hold_accumulators(std::size_t first_instruction,
+                                 std::int32_t accumulator,
+                                 std::int32_t count,
+                                 std::int64_t held_from,
+                                 std::int64_t start,
+                                 std::int64_t drain_from);
   [[nodiscard]] std::int64_t window_start(const Template& shape);
   PlacementId place_window(const Template& shape, std::int64_t length);
+  void reserve_windows();
+  /// Cycles that sums may wait in the accumulators for the epilogue to find its place.
+  [[nodiscard]] std::int64_t drain_slack() const { return 160 + 100 * batch_; }
 
   // --- outputs
   struct PlaceSide {
@@ -222,22 +281,36 @@ class Lowering {
   [[nodiscard]] std::vector<Place> places(bool pairs_columns) const;
   std::vector<std::pair<Lane, Rows>> drain(Template& shape, const Sums& sum, const Place& place, std::int32_t token);
   void discard(const Sums& sum, const Place& place, node::OperatorPart part);
-  PartPlan plan_parts(const std::string& name, std::int32_t layer_slot, std::vector<std::int64_t> lanes, std::vector<TensorId> sources,
+  PartPlan plan_parts(const std::string& name,
+                      std::int32_t layer_slot,
+                      std::vector<std::int64_t> lanes,
+                      std::vector<TensorId> sources,
                       const Packing& packing);
-  void emit_part(Template& shape, std::int64_t at, const std::vector<std::pair<Lane, Rows>>& inputs, node::Opcode opcode,
-                 const PartPlan& plan, std::int32_t part_index, std::int32_t token, Gathered& out);
-  void project(const std::string& name, std::int32_t layer_slot, const std::vector<Sums>& sums, node::Opcode opcode, bool pairs_columns,
-               Gathered& out, node::OperatorPart part);
+  void emit_part(Template& shape,
+                 std::int64_t at,
+                 const std::vector<std::pair<Lane, Rows>>& inputs,
+                 node::Opcode opcode,
+                 const PartPlan& plan,
+                 std::int32_t part_index,
+                 std::int32_t token,
+                 Gathered& out);
+  void project(const std::string& name,
+               std::int32_t layer_slot,
+               const std::vector<Sums>& sums,
+               node::Opcode opcode,
+               bool pairs_columns,
+               Gathered& out,
+               node::OperatorPart part);
 
   // --- attention
   struct Piece {
     node::Hemisphere hemisphere;
     std::int32_t plane;
-    std::int32_t stream;     ///< of the install
-    std::int32_t column;     ///< within the plane's (or pair's) streams
+    std::int32_t stream;  ///< of the install
+    std::int32_t column;  ///< within the plane's (or pair's) streams
     std::int32_t slices;
     std::int32_t slice;
-    std::int32_t address;    ///< of user 0
+    std::int32_t address;  ///< of user 0
     std::int32_t key_row;
     std::int32_t value_row;
   };
@@ -250,21 +323,64 @@ class Lowering {
   void declare_cache();
   [[nodiscard]] std::vector<node::Displacement> user_table() const;
   CacheHead declare_cache_head(std::int32_t layer_slot, std::int32_t index, std::int32_t kv_head, std::int32_t token);
-  void append(const CacheHead& head, std::int32_t layer_slot, std::int32_t token, bool is_key, TensorId heads, BufferId buffer,
-              std::int32_t row, const std::optional<Scalar>& quantum);
-  Sums cache_window(const CacheHead& head, std::int32_t token, bool is_key, std::int32_t first_round, std::int32_t rounds,
-                    std::int32_t vectors, const std::array<TensorId, 2>& inputs, const std::array<BufferId, 2>& rows, std::int32_t first_row,
-                    TensorId sums, std::int32_t accumulator);
+  void append(const CacheHead& head,
+              std::int32_t layer_slot,
+              std::int32_t token,
+              bool is_key,
+              TensorId heads,
+              BufferId buffer,
+              std::int32_t row,
+              const std::optional<Scalar>& quantum);
+  Sums cache_window(const CacheHead& head,
+                    std::int32_t token,
+                    bool is_key,
+                    std::int32_t first_round,
+                    std::int32_t rounds,
+                    std::int32_t vectors,
+                    const std::array<TensorId, 2>& inputs,
+                    const std::array<BufferId, 2>& rows,
+                    std::int32_t first_row,
+                    TensorId sums);
   Gathered attention(std::int32_t layer_slot, const std::vector<Sums>& qkv, std::int32_t cache_index);
-  void attend_token(std::int32_t layer_slot, std::int32_t cache_index, std::int32_t token, TensorId heads,
-                    const std::array<BufferId, 2>& head_buffer, std::int32_t west_heads, Gathered& out);
-  void attend_head(std::int32_t layer_slot, const CacheHead& cache, std::int32_t kv_head, std::int32_t token, TensorId queries,
-                   const std::array<BufferId, 2>& query_rows, Gathered& out);
-  void running_maximum(Template& shape, TensorId tensor_in, BufferId buffer, std::int32_t row, std::int32_t groups, TensorId out,
-                       std::int32_t out_row, BufferId out_buffer, std::size_t side);
-  void convert_rows(TensorId tensor_in, BufferId buffer, std::int32_t row, std::int32_t groups, const std::optional<Scalar>& quantum,
-                    TensorId out, const std::array<BufferId, 2>& out_rows, std::int32_t out_row, std::int32_t out_step, std::size_t side);
-  void quantise_rows(TensorId tensor_in, BufferId buffer, std::int32_t groups, const Scalar& quantum, TensorId out, BufferId out_buffer,
+  void attend_token(std::int32_t layer_slot,
+                    std::int32_t cache_index,
+                    std::int32_t token,
+                    TensorId heads,
+                    const std::array<BufferId, 2>& head_buffer,
+                    std::int32_t west_heads,
+                    Gathered& out);
+  void attend_head(std::int32_t layer_slot,
+                   const CacheHead& cache,
+                   std::int32_t kv_head,
+                   std::int32_t token,
+                   TensorId queries,
+                   const std::array<BufferId, 2>& query_rows,
+                   Gathered& out);
+  void running_maximum(Template& shape,
+                       TensorId tensor_in,
+                       BufferId buffer,
+                       std::int32_t row,
+                       std::int32_t groups,
+                       TensorId out,
+                       std::int32_t out_row,
+                       BufferId out_buffer,
+                       std::size_t side);
+  void convert_rows(TensorId tensor_in,
+                    BufferId buffer,
+                    std::int32_t row,
+                    std::int32_t groups,
+                    const std::optional<Scalar>& quantum,
+                    TensorId out,
+                    const std::array<BufferId, 2>& out_rows,
+                    std::int32_t out_row,
+                    std::int32_t out_step,
+                    std::size_t side);
+  void quantise_rows(TensorId tensor_in,
+                     BufferId buffer,
+                     std::int32_t groups,
+                     const Scalar& quantum,
+                     TensorId out,
+                     BufferId out_buffer,
                      std::size_t side);
   Draft write_part(BufferId buffer, std::int32_t row, std::int32_t width, std::int64_t at, const Lane& lane);
   Draft read_part(BufferId buffer, std::int32_t row, std::int32_t width, std::int64_t at, const Lane& lane);
@@ -285,10 +401,20 @@ class Lowering {
   };
   [[nodiscard]] static std::vector<LinkUse> gateway_links(const HopPlan& plan, std::int32_t Gateway::*link);
   BufferId ensure_own_west(const Gathered& value);
-  PlacementId send_row(const std::array<BufferId, 2>& rows, TensorId tensor_id, std::int32_t row, const std::vector<LinkUse>& uses,
-                       std::uint16_t transfer, std::int64_t earliest, std::int64_t latest, std::int64_t* departs);
-  PlacementId receive_row(const std::array<BufferId, 2>& rows, TensorId tensor_id, const std::vector<std::pair<LinkUse, std::int32_t>>& uses,
-                          std::uint16_t transfer, std::int64_t arrival, PlacementId sent);
+  PlacementId send_row(const std::array<BufferId, 2>& rows,
+                       TensorId tensor_id,
+                       std::int32_t row,
+                       const std::vector<LinkUse>& uses,
+                       std::uint16_t transfer,
+                       std::int64_t earliest,
+                       std::int64_t latest,
+                       std::int64_t* departs);
+  PlacementId receive_row(const std::array<BufferId, 2>& rows,
+                          TensorId tensor_id,
+                          const std::vector<std::pair<LinkUse, std::int32_t>>& uses,
+                          std::uint16_t transfer,
+                          std::int64_t arrival,
+                          PlacementId sent);
   void predict();
 
   // --- the stage
@@ -315,7 +441,9 @@ class Lowering {
   const Stage stage_;
   MemoryMap memory_;
   std::int32_t users_;
-  std::vector<std::int64_t> phases_;
+  Load load_;
+  WindowPlan plan_;
+  std::vector<std::vector<std::int32_t>> reserved_streams_;
   std::int32_t batch_;
   StageBuilder builder_;
   std::vector<std::int32_t> first_free_;
@@ -340,10 +468,10 @@ class Lowering {
 
   // state between blocks
   Gathered residual_;
-  std::optional<Gathered> update_;   ///< output of the last block, not yet added to the residual
+  std::optional<Gathered> update_;  ///< output of the last block, not yet added to the residual
   std::string update_name_;
-  std::vector<Gathered> hidden_;     ///< gate/up's output, one an expert slot
-  std::optional<Gathered> routing_;  ///< chosen experts and their weights: own rows only
+  std::vector<Gathered> hidden_;               ///< gate/up's output, one an expert slot
+  std::optional<Gathered> routing_;            ///< chosen experts and their weights: own rows only
   std::vector<std::vector<Matrix>> matrices_;  ///< per block of the stage
 
   // KV cache
@@ -351,7 +479,7 @@ class Lowering {
   std::int64_t users_fit_ = 0;
   std::vector<Run> kv_runs_;
   KvTiling kv_;
-  std::vector<std::uint16_t> user_registers_;       ///< per token of the micro-batch
+  std::vector<std::uint16_t> user_registers_;  ///< per token of the micro-batch
   TensorId rope_ = 0;
   std::array<BufferId, 2> rope_rows_{-1, -1};
   std::map<std::pair<std::int32_t, std::int32_t>, std::pair<TensorId, TensorId>> cache_heads_;
@@ -363,7 +491,10 @@ class Lowering {
     std::int32_t first, count;
     std::int64_t from, to;
   };
+  [[nodiscard]] bool meets(
+      const Busy& busy, std::int32_t first, std::int32_t count, std::int64_t from, std::int64_t to) const;
   std::vector<Busy> accumulators_;
+  std::int32_t next_accumulator_ = 0;
 };
 
 }  // namespace lpu::scheduler

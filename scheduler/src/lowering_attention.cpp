@@ -45,14 +45,15 @@ void Lowering::declare_cache() {
     throw DoesNotFit("KV of " + std::to_string(users_) + " users", 0);
   }
   for (std::int32_t token = 0; token < batch_; ++token) {
-    user_registers_.push_back(builder_.base_register({.kind = node::RegisterKind::kUser, .user_in_batch = token, .append = {}, .table = user_table()}));
+    user_registers_.push_back(builder_.base_register(
+        {.kind = node::RegisterKind::kUser, .user_in_batch = token, .append = {}, .table = user_table()}));
   }
   rope_ = tensor("rotary_table", 0, request_.context * kFloatStreams, {}, TensorScope::kStatic);
   const std::uint16_t position = builder_.base_register(
       {.kind = node::RegisterKind::kPosition, .stride = 1, .row_stride = kFloatStreams, .append = {}, .table = {}});
   for (const Hemisphere hemisphere : kHemispheres) {
-    rope_rows_[static_cast<std::size_t>(hemisphere)] =
-        builder_.static_buffer(rope_, hemisphere, kRotarySlice, kFloatStreams, kFloatStreams, position, request_.context);
+    rope_rows_[static_cast<std::size_t>(hemisphere)] = builder_.static_buffer(
+        rope_, hemisphere, kRotarySlice, kFloatStreams, kFloatStreams, position, request_.context);
   }
 }
 
@@ -64,7 +65,10 @@ std::vector<node::Displacement> Lowering::user_table() const {
   return table;
 }
 
-Lowering::CacheHead Lowering::declare_cache_head(std::int32_t layer_slot, std::int32_t index, std::int32_t kv_head, std::int32_t token) {
+Lowering::CacheHead Lowering::declare_cache_head(std::int32_t layer_slot,
+                                                 std::int32_t index,
+                                                 std::int32_t kv_head,
+                                                 std::int32_t token) {
   const std::string suffix = ".head" + std::to_string(kv_head);
   const std::int32_t segments = path_.pairs_planes ? 1 : 2;  // planes whose tiles have rows of their own
   const std::int32_t row_of_byte = path_.pairs_planes ? path_.kv_bytes : 1;
@@ -74,10 +78,15 @@ Lowering::CacheHead Lowering::declare_cache_head(std::int32_t layer_slot, std::i
   out.address = index * kv_.addresses();
   out.new_key = tensor("key.new" + suffix + ".token" + std::to_string(token), layer_slot, path_.kv_bytes, {});
   out.new_value = tensor("value.new" + suffix + ".token" + std::to_string(token), layer_slot, path_.kv_bytes, {});
-  out.value_columns = tensor("value.columns" + suffix + ".token" + std::to_string(token), layer_slot, dimension * row_of_byte, {out.new_value});
+  out.value_columns = tensor("value.columns" + suffix + ".token" + std::to_string(token),
+                             layer_slot,
+                             dimension * row_of_byte,
+                             {out.new_value});
   if (token == 0) {
-    out.keys = tensor("key.cache" + suffix, layer_slot, tiles * kv_.positions * row_of_byte, {out.new_key}, TensorScope::kCache);
-    out.values = tensor("value.cache" + suffix, layer_slot, tiles * dimension * row_of_byte, {out.value_columns}, TensorScope::kCache);
+    out.keys = tensor(
+        "key.cache" + suffix, layer_slot, tiles * kv_.positions * row_of_byte, {out.new_key}, TensorScope::kCache);
+    out.values = tensor(
+        "value.cache" + suffix, layer_slot, tiles * dimension * row_of_byte, {out.value_columns}, TensorScope::kCache);
     cache_heads_[{layer_slot, kv_head}] = {out.keys, out.values};
   } else {
     std::tie(out.keys, out.values) = cache_heads_.at({layer_slot, kv_head});
@@ -134,8 +143,14 @@ Lowering::CacheHead Lowering::declare_cache_head(std::int32_t layer_slot, std::i
   return out;
 }
 
-void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32_t token, bool is_key, TensorId heads, BufferId buffer,
-                      std::int32_t row, const std::optional<Scalar>& quantum) {
+void Lowering::append(const CacheHead& head,
+                      std::int32_t layer_slot,
+                      std::int32_t token,
+                      bool is_key,
+                      TensorId heads,
+                      BufferId buffer,
+                      std::int32_t row,
+                      const std::optional<Scalar>& quantum) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t bytes = path_.kv_bytes;
@@ -152,7 +167,8 @@ void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32
   if (quantum) {
     builder_.add_source(fresh, quantum->tensor);
     const VariableId q = shape.value(kFloatStreams);
-    const Lane q_lane{.hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = q, .streams = kFloatStreams};
+    const Lane q_lane{
+        .hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = q, .streams = kFloatStreams};
     shape.drafts.push_back(read_rows(builder_, quantum->buffer, quantum->row, 0, chip.vxm_position, q_lane));
     add(finishing, operand(OperandKind::kIn, q_lane, {quantum->tensor, quantum->row}, 0), q);
   }
@@ -172,15 +188,20 @@ void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32
     const std::int64_t at_sxm = made_at + chip.sxm_position - chip.vxm_position;
     if (!is_key) {
       for (std::int32_t byte = 0; byte < bytes; ++byte) {
-        Draft transpose = unit(Opcode::kTranspose, at_sxm + byte * kv_.value_cycles, hemisphere, 0, 0, {kv_.value_cycles, 1});
+        Draft transpose =
+            unit(Opcode::kTranspose, at_sxm + byte * kv_.value_cycles, hemisphere, 0, 0, {kv_.value_cycles, 1});
         // The SXM keeps the vector while it deals out its columns.
         if (byte == 0) {
           add(transpose, operand(OperandKind::kIn, outward, {fresh, 0}, 0, kv_.value_cycles > 1 ? 1U : 0U), made);
         }
         const VariableId out = shape.value(columns);
         turned.push_back(out);
-        const Lane inward{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = out, .streams = columns};
-        add(transpose, operand(OperandKind::kOut, inward, {head.value_columns, byte * kv_.value_cycles * columns, {columns, 0, 0}}, 1), out);
+        const Lane inward{
+            .hemisphere = hemisphere, .direction = Direction::kInward, .variable = out, .streams = columns};
+        add(transpose,
+            operand(
+                OperandKind::kOut, inward, {head.value_columns, byte * kv_.value_cycles * columns, {columns, 0, 0}}, 1),
+            out);
         shape.drafts.push_back(std::move(transpose));
       }
     }
@@ -189,7 +210,11 @@ void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32
         continue;
       }
       // One register for each run of columns that a write can hit.
-      node::BaseRegister base{.kind = node::RegisterKind::kAppend, .user_in_batch = token, .layer_slot = layer_slot, .append = {}, .table = user_table()};
+      node::BaseRegister base{.kind = node::RegisterKind::kAppend,
+                              .user_in_batch = token,
+                              .layer_slot = layer_slot,
+                              .append = {},
+                              .table = user_table()};
       base.append = {.is_column = is_key,
                      .positions_per_tile = kv_.positions,
                      .planes = planes,
@@ -218,7 +243,9 @@ void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32
         made_at_rows.address = in.address;
         if (is_key) {
           in.start = static_cast<std::int32_t>(made_at + position - chip.vxm_position);
-          add(write, operand(OperandKind::kIn, {.hemisphere = hemisphere, .variable = made, .offset = byte}, {fresh, byte}, 0), made);
+          add(write,
+              operand(OperandKind::kIn, {.hemisphere = hemisphere, .variable = made, .offset = byte}, {fresh, byte}, 0),
+              made);
           write.reach.both_banks = true;
           write.reach.slices.clear();
           for (std::int32_t c = 0; c < base.append.columns; ++c) {
@@ -233,13 +260,19 @@ void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32
           in.address_stride[0] = 1;
           in.count[2] = static_cast<std::uint16_t>(piece.slices / step);
           in.index_stride[2] = static_cast<std::int8_t>(step);
-          in.start = static_cast<std::int32_t>(at_sxm + byte * kv_.value_cycles + chip.sxm_latency.count() + chip.sxm_position - position);
+          in.start = static_cast<std::int32_t>(at_sxm + byte * kv_.value_cycles + chip.sxm_latency.count() +
+                                               chip.sxm_position - position);
           const VariableId out = turned[static_cast<std::size_t>(byte)];
           const std::int32_t first = piece.column / step;
           add(write,
               operand(OperandKind::kIn,
-                      {.hemisphere = hemisphere, .direction = Direction::kInward, .variable = out, .offset = first, .stream_stride = 1},
-                      {head.value_columns, byte * dimension + first, {columns, 0, 1}}, 0),
+                      {.hemisphere = hemisphere,
+                       .direction = Direction::kInward,
+                       .variable = out,
+                       .offset = first,
+                       .stream_stride = 1},
+                      {head.value_columns, byte * dimension + first, {columns, 0, 1}},
+                      0),
               out);
           made_at_rows.row = piece.column + (row_of_byte > 1 ? byte : 0);
           made_at_rows.count[0] = kv_.value_cycles;
@@ -269,9 +302,16 @@ void Lowering::append(const CacheHead& head, std::int32_t layer_slot, std::int32
   builder_.end_placement(id, ready);
 }
 
-Sums Lowering::cache_window(const CacheHead& head, std::int32_t token, bool is_key, std::int32_t first_round, std::int32_t rounds,
-                            std::int32_t vectors, const std::array<TensorId, 2>& inputs, const std::array<BufferId, 2>& rows,
-                            std::int32_t first_row, TensorId sums, std::int32_t accumulator) {
+Sums Lowering::cache_window(const CacheHead& head,
+                            std::int32_t token,
+                            bool is_key,
+                            std::int32_t first_round,
+                            std::int32_t rounds,
+                            std::int32_t vectors,
+                            const std::array<TensorId, 2>& inputs,
+                            const std::array<BufferId, 2>& rows,
+                            std::int32_t first_row,
+                            TensorId sums) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t segments = path_.pairs_planes ? 1 : 2;
   const std::int32_t cycles = is_key ? kv_.positions / path_.kv_install_columns : kv_.value_cycles;
@@ -289,23 +329,30 @@ Sums Lowering::cache_window(const CacheHead& head, std::int32_t token, bool is_k
   shape.not_before = cache_ready_.at(cache) + chip.mxm_position;
   shape.after = cache_writer_.at(cache);
   for (const Piece& piece : head.pieces) {
-    Draft read = unit(Opcode::kRead, chip.slice_position(piece.slice) - chip.mxm_position, piece.hemisphere, piece.slice, 0, repeat, {cycles, 1});
+    Draft read = unit(Opcode::kRead,
+                      chip.slice_position(piece.slice) - chip.mxm_position,
+                      piece.hemisphere,
+                      piece.slice,
+                      0,
+                      repeat,
+                      {cycles, 1});
     node::Instruction& in = read.instruction;
     in.base_register = base;
     in.count[2] = static_cast<std::uint16_t>(piece.slices);
     in.index_stride[2] = 1;
-    in.address = static_cast<std::uint16_t>(piece.address + (is_key ? 0 : kv_.key_cycles) + first_round * (kv_.key_cycles + kv_.value_cycles));
+    in.address = static_cast<std::uint16_t>(piece.address + (is_key ? 0 : kv_.key_cycles) +
+                                            first_round * (kv_.key_cycles + kv_.value_cycles));
     in.address_stride[0] = static_cast<std::int16_t>(kv_.key_cycles + kv_.value_cycles);
     in.address_stride[1] = 1;
     const std::int32_t row = (is_key ? piece.key_row : piece.value_row) + first_round * round_rows;
     add(read,
-        operand(OperandKind::kOut, {.hemisphere = piece.hemisphere, .offset = piece.stream, .stream_stride = 1},
-                {cache, row, {round_rows, segment_streams, 1}}, chip.mxm_position),
+        operand(OperandKind::kOut,
+                {.hemisphere = piece.hemisphere, .offset = piece.stream, .stream_stride = 1},
+                {cache, row, {round_rows, segment_streams, 1}},
+                chip.mxm_position),
         -1);
-    read.is_reserved = !phases_.empty();
     shape.drafts.push_back(std::move(read));
   }
-  std::vector<std::size_t> computes;
   for (const Hemisphere hemisphere : kHemispheres) {
     const auto side = static_cast<std::size_t>(hemisphere);
     const std::int32_t row = static_cast<std::int32_t>(hemisphere) * segments * tile_rows + first_round * round_rows;
@@ -316,11 +363,14 @@ Sums Lowering::cache_window(const CacheHead& head, std::int32_t token, bool is_k
     install.instruction.count[2] = static_cast<std::uint16_t>(chip.mxm_planes_per_hemisphere);
     install.instruction.index_stride[2] = 1;
     add(install,
-        operand(OperandKind::kIn, {.hemisphere = hemisphere, .streams = plane_streams, .stream_stride = plane_streams},
-                {cache, row, {round_rows, segment_streams, plane_rows}}, 0),
+        operand(OperandKind::kIn,
+                {.hemisphere = hemisphere, .streams = plane_streams, .stream_stride = plane_streams},
+                {cache, row, {round_rows, segment_streams, plane_rows}},
+                0),
         -1);
-    add(install, operand(OperandKind::kResident, {.hemisphere = hemisphere}, {cache, row, {round_rows, 0, plane_rows}}, 0), -1);
-    install.is_reserved = !phases_.empty();
+    add(install,
+        operand(OperandKind::kResident, {.hemisphere = hemisphere}, {cache, row, {round_rows, 0, plane_rows}}, 0),
+        -1);
     shape.drafts.push_back(std::move(install));
 
     // Activations: a query's row serves all tiles; a probability row is a tile's own.
@@ -331,8 +381,16 @@ Sums Lowering::cache_window(const CacheHead& head, std::int32_t token, bool is_k
     const Lane lane{.hemisphere = hemisphere, .variable = value, .streams = streams};
     const std::int32_t per_round = is_key ? 0 : vectors * streams;
     const std::int32_t in_row = builder_.at(rows[side]).first_row + first_row + (is_key ? 0 : first_round * per_round);
-    shape.drafts.push_back(read_rows(builder_, rows[side], in_row, cycles, chip.mxm_position, lane, repeat, per_round,
-                                     {vectors, path_.compute_cycles}, streams));
+    shape.drafts.push_back(read_rows(builder_,
+                                     rows[side],
+                                     in_row,
+                                     cycles,
+                                     chip.mxm_position,
+                                     lane,
+                                     repeat,
+                                     per_round,
+                                     {vectors, path_.compute_cycles},
+                                     streams));
     Draft compute = unit(Opcode::kCompute, cycles, hemisphere, 0, 0, repeat, {vectors, path_.compute_cycles});
     node::Instruction& in = compute.instruction;
     in.base_register = base;
@@ -340,28 +398,27 @@ Sums Lowering::cache_window(const CacheHead& head, std::int32_t token, bool is_k
     in.index_stride[2] = 1;
     in.address_stride[0] = static_cast<std::int16_t>(is_key ? vectors : 0);
     in.address_stride[1] = 1;
-    in.mode = is_key ? node::kComputeOverwrites : first_round == 0 ? static_cast<std::uint8_t>(node::kComputeOverwrites | 1U) : std::uint8_t{0};
+    in.mode = is_key             ? node::kComputeOverwrites
+              : first_round == 0 ? static_cast<std::uint8_t>(node::kComputeOverwrites | 1U)
+                                 : std::uint8_t{0};
     Lane each = lane;
     each.streams = width;
     each.stream_stride = is_split ? width : 0;
-    add(compute, operand(OperandKind::kIn, each, {inputs[side], in_row, {per_round, streams, is_split ? width : 0}}, 0), value);
-    add(compute, operand(OperandKind::kResident, {.hemisphere = hemisphere}, {cache, row, {round_rows, 0, plane_rows}}, 0), -1);
-    computes.push_back(shape.drafts.size());
+    add(compute,
+        operand(OperandKind::kIn, each, {inputs[side], in_row, {per_round, streams, is_split ? width : 0}}, 0),
+        value);
+    add(compute,
+        operand(OperandKind::kResident, {.hemisphere = hemisphere}, {cache, row, {round_rows, 0, plane_rows}}, 0),
+        -1);
     shape.drafts.push_back(std::move(compute));
   }
   const std::int64_t last = cycles + (rounds - 1) * round + std::int64_t{vectors - 1} * path_.compute_cycles;
   const std::int64_t drain_after = last + chip.mxm_latency.count();
   const std::int32_t count = vectors * (is_key ? rounds : 1);
-  const std::int64_t start = window_start(shape);
-  if (accumulator < 0) {
-    accumulator = take_accumulators(count, start, start + drain_after + kDrainSlack);
-  } else {
-    extend_accumulators(accumulator, start + drain_after + kDrainSlack);
-  }
-  for (const std::size_t at : computes) {
-    shape.drafts[at].instruction.address = static_cast<std::uint16_t>(accumulator);
-  }
+  const std::size_t first_instruction = builder_.instructions().size();
   const PlacementId id = place_window(shape, rounds * round);
+  const std::int64_t start = builder_.placement(id).start;
+  const std::int32_t accumulator = hold_accumulators(first_instruction, -1, count, 0, start, start + drain_after);
   builder_.end_window(id, builder_.placement(id).start + drain_after, 0);
   return {.tensor = sums,
           .first_row = 0,
@@ -400,10 +457,13 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
     }
   }
   const std::int32_t part_width = kFloatStreams;  // two fp16 parts, or one fp32 part, side by side in four slices
-  const std::int32_t part_rows = static_cast<std::int32_t>(node::ceil_div(static_cast<std::int64_t>(parts.size()) * width, part_width)) * part_width;
+  const std::int32_t part_rows =
+      static_cast<std::int32_t>(node::ceil_div(static_cast<std::int64_t>(parts.size()) * width, part_width)) *
+      part_width;
   const TensorId part_tensor = tensor("qkv.part", layer_slot, batch_ * part_rows, {qkv.front().tensor});
-  const std::array<BufferId, 2> part_buffer{builder_.buffer(part_tensor, Hemisphere::kWest, kPartSlice, part_width, batch_ * part_rows),
-                                            builder_.buffer(part_tensor, Hemisphere::kEast, kPartSlice, part_width, batch_ * part_rows)};
+  const std::array<BufferId, 2> part_buffer{
+      builder_.buffer(part_tensor, Hemisphere::kWest, kPartSlice, part_width, batch_ * part_rows),
+      builder_.buffer(part_tensor, Hemisphere::kEast, kPartSlice, part_width, batch_ * part_rows)};
   Gathered out = gathered("attention", layer_slot, shard_.attention, {}, 1);
   for (std::int32_t token = 0; token < batch_; ++token) {
     for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -427,7 +487,7 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
         shape.drafts.push_back(write_part(buffer, row, width, at + chip.vxm_latency.count(), lane));
       }
       shape.drafts.push_back(std::move(dequantise));
-      builder_.place(shape);
+      extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
     }
     // Heads: lanes aligned and rotated by the SXM, turned by the VXM. Even heads in the west, odd ones in the east.
     const std::string suffix = ".token" + std::to_string(token);
@@ -436,7 +496,8 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
     const std::int32_t west_heads = (all_heads + 1) / 2;
     const std::array<BufferId, 2> head_buffer{
         builder_.buffer(heads, Hemisphere::kWest, kHeadSlice, width, west_heads * width, 0),
-        builder_.buffer(heads, Hemisphere::kEast, kHeadSlice, width, (all_heads - west_heads) * width, west_heads * width)};
+        builder_.buffer(
+            heads, Hemisphere::kEast, kHeadSlice, width, (all_heads - west_heads) * width, west_heads * width)};
     // Head i stands at row position(i): queries first, alternating sides, so that each side's queries are contiguous.
     const auto place_of = [&](std::int32_t head) { return head % 2 == 0 ? head / 2 : west_heads + head / 2; };
     for (std::int32_t head = 0; head < all_heads; ++head) {
@@ -458,16 +519,22 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
       }
       const std::int32_t turned_width = is_value ? width : 2 * width;
       const VariableId value = shape.value(turned_width);
-      const Lane inward{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = value, .streams = turned_width};
+      const Lane inward{
+          .hemisphere = hemisphere, .direction = Direction::kInward, .variable = value, .streams = turned_width};
       const std::int32_t turned_row = place_of(head) * 2 * width;
       add(turn, operand(OperandKind::kOut, inward, {turned, turned_row}, chip.vxm_position), value);
       shape.drafts.push_back(std::move(turn));
       const std::int64_t at_vxm = at_sxm + chip.sxm_latency.count() + chip.sxm_position - chip.vxm_position;
-      Draft rotary = unit(is_value ? Opcode::kConvert : Opcode::kRotaryMultiply, at_vxm, hemisphere, 12 + 2 * static_cast<std::int32_t>(side), 2);
+      Draft rotary = unit(is_value ? Opcode::kConvert : Opcode::kRotaryMultiply,
+                          at_vxm,
+                          hemisphere,
+                          12 + 2 * static_cast<std::int32_t>(side),
+                          2);
       add(rotary, operand(OperandKind::kIn, inward, {turned, turned_row}, 0), value);
       if (!is_value) {
         const VariableId angles = shape.value(kFloatStreams);
-        const Lane angle_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = angles, .streams = kFloatStreams};
+        const Lane angle_lane{
+            .hemisphere = hemisphere, .direction = Direction::kInward, .variable = angles, .streams = kFloatStreams};
         Draft read = read_rows(builder_, rope_rows_[side], 0, at_vxm, chip.vxm_position, angle_lane);
         read.reach.both_banks = true;
         read.instruction.operands[0].is_registered = 1;
@@ -483,7 +550,8 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
       const std::int32_t row = place_of(head) * width;
       add(rotary, operand(OperandKind::kOut, outward, {heads, row}, position_of(builder_, head_buffer[side])), made);
       shape.drafts.push_back(std::move(rotary));
-      shape.drafts.push_back(write_rows(builder_, head_buffer[side], row, at_vxm + chip.vxm_latency.count(), chip.vxm_position, outward));
+      shape.drafts.push_back(
+          write_rows(builder_, head_buffer[side], row, at_vxm + chip.vxm_latency.count(), chip.vxm_position, outward));
       builder_.place(shape);
     }
     attend_token(layer_slot, cache_index, token, heads, head_buffer, west_heads, out);
@@ -491,8 +559,13 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
   return out;
 }
 
-void Lowering::attend_token(std::int32_t layer_slot, std::int32_t cache_index, std::int32_t token, TensorId heads,
-                            const std::array<BufferId, 2>& head_buffer, std::int32_t west_heads, Gathered& out) {
+void Lowering::attend_token(std::int32_t layer_slot,
+                            std::int32_t cache_index,
+                            std::int32_t token,
+                            TensorId heads,
+                            const std::array<BufferId, 2>& head_buffer,
+                            std::int32_t west_heads,
+                            Gathered& out) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t act = path_.activation_streams;
@@ -504,8 +577,9 @@ void Lowering::attend_token(std::int32_t layer_slot, std::int32_t cache_index, s
 
   // Queries as MXM rows, in both hemispheres: quantised with one scale for all of the chip's heads.
   const TensorId queries = tensor("query" + suffix, layer_slot, query_heads * act, {heads});
-  const std::array<BufferId, 2> query_rows{builder_.buffer(queries, Hemisphere::kWest, kVectorSlice, act, query_heads * act),
-                                           builder_.buffer(queries, Hemisphere::kEast, kVectorSlice, act, query_heads * act)};
+  const std::array<BufferId, 2> query_rows{
+      builder_.buffer(queries, Hemisphere::kWest, kVectorSlice, act, query_heads * act),
+      builder_.buffer(queries, Hemisphere::kEast, kVectorSlice, act, query_heads * act)};
   const std::array<std::int32_t, 2> side_queries{(query_heads + 1) / 2, query_heads / 2};
   std::optional<Scalar> quantum;
   if (path_.quantises) {
@@ -515,19 +589,42 @@ void Lowering::attend_token(std::int32_t layer_slot, std::int32_t cache_index, s
     shape.part = OperatorPart::kAttention;
     for (std::size_t side = 0; side < 2; ++side) {
       if (side_queries[side] > 0) {
-        running_maximum(shape, heads, head_buffer[side], row_of(static_cast<std::int32_t>(side)), side_queries[side], largest,
-                        static_cast<std::int32_t>(side) * kFloatStreams, rows[side], side);
+        running_maximum(shape,
+                        heads,
+                        head_buffer[side],
+                        row_of(static_cast<std::int32_t>(side)),
+                        side_queries[side],
+                        largest,
+                        static_cast<std::int32_t>(side) * kFloatStreams,
+                        rows[side],
+                        side);
       }
     }
     builder_.place(shape);
-    quantum = reduce("query.quantum" + suffix, layer_slot, largest, {rows[0], side_queries[1] > 0 ? rows[1] : -1}, 0, 1, Opcode::kMaximum,
-                     Opcode::kReciprocal, Hemisphere::kWest, OperatorPart::kAttention);
+    quantum = reduce("query.quantum" + suffix,
+                     layer_slot,
+                     largest,
+                     {rows[0], side_queries[1] > 0 ? rows[1] : -1},
+                     0,
+                     1,
+                     Opcode::kMaximum,
+                     Opcode::kReciprocal,
+                     Hemisphere::kWest,
+                     OperatorPart::kAttention);
     builder_.add_source(queries, quantum->tensor);
   }
   for (std::size_t side = 0; side < 2; ++side) {
     if (side_queries[side] > 0) {
-      convert_rows(heads, head_buffer[side], row_of(static_cast<std::int32_t>(side)), side_queries[side], quantum, queries, query_rows,
-                   static_cast<std::int32_t>(side) * act, 2 * act, side);
+      convert_rows(heads,
+                   head_buffer[side],
+                   row_of(static_cast<std::int32_t>(side)),
+                   side_queries[side],
+                   quantum,
+                   queries,
+                   query_rows,
+                   static_cast<std::int32_t>(side) * act,
+                   2 * act,
+                   side);
     }
   }
   for (std::int32_t kv_head = 0; kv_head < kv_heads; ++kv_head) {
@@ -536,18 +633,35 @@ void Lowering::attend_token(std::int32_t layer_slot, std::int32_t cache_index, s
       const std::int32_t head = query_heads + (is_key ? 0 : kv_heads) + kv_head;
       std::optional<Scalar> scale;
       if (path_.quantises) {
-        const std::string name = (is_key ? "key" : "value") + std::string(".quantum.head") + std::to_string(kv_head) + suffix;
+        const std::string name =
+            (is_key ? "key" : "value") + std::string(".quantum.head") + std::to_string(kv_head) + suffix;
         const TensorId largest = tensor(name + ".largest", layer_slot, 2 * kFloatStreams, {heads});
         const std::array<BufferId, 2> rows = partials(largest, kFloatStreams);
         Template shape;
         shape.part = OperatorPart::kAttention;
         const std::size_t side = side_of(head);
-        running_maximum(shape, heads, head_buffer[side], row_of(head), 1, largest, static_cast<std::int32_t>(side) * kFloatStreams, rows[side], side);
+        running_maximum(shape,
+                        heads,
+                        head_buffer[side],
+                        row_of(head),
+                        1,
+                        largest,
+                        static_cast<std::int32_t>(side) * kFloatStreams,
+                        rows[side],
+                        side);
         builder_.place(shape);
         std::array<BufferId, 2> live{-1, -1};
         live[side] = rows[side];
-        scale = reduce(name, layer_slot, largest, live, 0, 1, Opcode::kMaximum, Opcode::kReciprocal,
-                       is_key ? Hemisphere::kEast : Hemisphere::kWest, OperatorPart::kAttention);
+        scale = reduce(name,
+                       layer_slot,
+                       largest,
+                       live,
+                       0,
+                       1,
+                       Opcode::kMaximum,
+                       Opcode::kReciprocal,
+                       is_key ? Hemisphere::kEast : Hemisphere::kWest,
+                       OperatorPart::kAttention);
       }
       append(cache, layer_slot, token, is_key, heads, head_buffer[side_of(head)], row_of(head), scale);
     }
@@ -556,8 +670,15 @@ void Lowering::attend_token(std::int32_t layer_slot, std::int32_t cache_index, s
   static_cast<void>(chip);
 }
 
-void Lowering::running_maximum(Template& shape, TensorId tensor_in, BufferId buffer, std::int32_t row, std::int32_t groups, TensorId out,
-                               std::int32_t out_row, BufferId out_buffer, std::size_t side) {
+void Lowering::running_maximum(Template& shape,
+                               TensorId tensor_in,
+                               BufferId buffer,
+                               std::int32_t row,
+                               std::int32_t groups,
+                               TensorId out,
+                               std::int32_t out_row,
+                               BufferId out_buffer,
+                               std::size_t side) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const VariableId x = shape.value(width);
@@ -567,14 +688,28 @@ void Lowering::running_maximum(Template& shape, TensorId tensor_in, BufferId buf
   add(maximum, operand(OperandKind::kIn, x_lane, {tensor_in, row, {width, 0, 0}}, 0), x);
   const VariableId made = shape.value(kFloatStreams);
   const Lane lane{.hemisphere = kHemispheres[side], .variable = made, .streams = kFloatStreams};
-  add(maximum, operand(OperandKind::kOut, lane, {out, out_row}, position_of(builder_, out_buffer), groups > 1 ? 1U : 0U), made);
+  add(maximum,
+      operand(OperandKind::kOut, lane, {out, out_row}, position_of(builder_, out_buffer), groups > 1 ? 1U : 0U),
+      made);
   shape.drafts.push_back(std::move(maximum));
-  shape.drafts.push_back(write_rows(builder_, out_buffer, out_row, std::int64_t{groups - 1} * pass_period_ + chip.vxm_latency.count(),
-                                    chip.vxm_position, lane));
+  shape.drafts.push_back(write_rows(builder_,
+                                    out_buffer,
+                                    out_row,
+                                    std::int64_t{groups - 1} * pass_period_ + chip.vxm_latency.count(),
+                                    chip.vxm_position,
+                                    lane));
 }
 
-void Lowering::convert_rows(TensorId tensor_in, BufferId buffer, std::int32_t row, std::int32_t groups, const std::optional<Scalar>& quantum,
-                            TensorId out, const std::array<BufferId, 2>& out_rows, std::int32_t out_row, std::int32_t out_step, std::size_t side) {
+void Lowering::convert_rows(TensorId tensor_in,
+                            BufferId buffer,
+                            std::int32_t row,
+                            std::int32_t groups,
+                            const std::optional<Scalar>& quantum,
+                            TensorId out,
+                            const std::array<BufferId, 2>& out_rows,
+                            std::int32_t out_row,
+                            std::int32_t out_step,
+                            std::size_t side) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t act = path_.activation_streams;
@@ -583,11 +718,17 @@ void Lowering::convert_rows(TensorId tensor_in, BufferId buffer, std::int32_t ro
   const VariableId x = shape.value(width);
   const Lane x_lane{.hemisphere = kHemispheres[side], .direction = Direction::kInward, .variable = x, .streams = width};
   shape.drafts.push_back(read_rows(builder_, buffer, row, 0, chip.vxm_position, x_lane, paced(groups), width));
-  Draft convert = unit(quantum ? Opcode::kQuantise : Opcode::kConvert, 0, kHemispheres[side], 4 + 2 * static_cast<std::int32_t>(side), 2, paced(groups));
+  Draft convert = unit(quantum ? Opcode::kQuantise : Opcode::kConvert,
+                       0,
+                       kHemispheres[side],
+                       4 + 2 * static_cast<std::int32_t>(side),
+                       2,
+                       paced(groups));
   add(convert, operand(OperandKind::kIn, x_lane, {tensor_in, row, {width, 0, 0}}, 0), x);
   if (quantum) {
     const VariableId q = shape.value(kFloatStreams);
-    const Lane q_lane{.hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = q, .streams = kFloatStreams};
+    const Lane q_lane{
+        .hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = q, .streams = kFloatStreams};
     shape.drafts.push_back(read_rows(builder_, quantum->buffer, quantum->row, 0, chip.vxm_position, q_lane));
     add(convert, operand(OperandKind::kIn, q_lane, {quantum->tensor, quantum->row}, 0, groups > 1 ? 1U : 0U), q);
   }
@@ -598,15 +739,23 @@ void Lowering::convert_rows(TensorId tensor_in, BufferId buffer, std::int32_t ro
     }
     const VariableId made = shape.value(act);
     const Lane lane{.hemisphere = hemisphere, .variable = made, .streams = act};
-    add(convert, operand(OperandKind::kOut, lane, {out, out_row, {out_step, 0, 0}}, position_of(builder_, target)), made);
-    shape.drafts.push_back(write_rows(builder_, target, out_row, chip.vxm_latency.count(), chip.vxm_position, lane, paced(groups), out_step));
+    add(convert,
+        operand(OperandKind::kOut, lane, {out, out_row, {out_step, 0, 0}}, position_of(builder_, target)),
+        made);
+    shape.drafts.push_back(write_rows(
+        builder_, target, out_row, chip.vxm_latency.count(), chip.vxm_position, lane, paced(groups), out_step));
   }
   shape.drafts.push_back(std::move(convert));
   builder_.place(shape);
 }
 
-void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std::int32_t kv_head, std::int32_t token, TensorId queries,
-                           const std::array<BufferId, 2>& query_rows, Gathered& out) {
+void Lowering::attend_head(std::int32_t layer_slot,
+                           const CacheHead& cache,
+                           std::int32_t kv_head,
+                           std::int32_t token,
+                           TensorId queries,
+                           const std::array<BufferId, 2>& query_rows,
+                           Gathered& out) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t act = path_.activation_streams;
@@ -614,18 +763,22 @@ void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std:
   const std::int32_t side_places = path_.pairs_planes ? 1 : 2;
   const std::string suffix = ".head" + std::to_string(kv_head) + ".token" + std::to_string(token);
   const std::int32_t rounds = kv_.rounds;
-  const std::int32_t side_groups = rounds * group * side_places;   // score vectors of a side; row group = (round, query, place)
-  const TensorId sums = tensor("scores.sums" + suffix, layer_slot, rounds * group * kPlaces * kFloatStreams, {queries, cache.keys});
+  const std::int32_t side_groups =
+      rounds * group * side_places;  // score vectors of a side; row group = (round, query, place)
+  const TensorId sums =
+      tensor("scores.sums" + suffix, layer_slot, rounds * group * kPlaces * kFloatStreams, {queries, cache.keys});
   const TensorId scores = tensor("scores" + suffix, layer_slot, 2 * side_groups * width, {sums});
   const TensorId largest = tensor("scores.largest" + suffix, layer_slot, 2 * rounds * group * kFloatStreams, {sums});
   const TensorId probabilities = tensor("probability" + suffix, layer_slot, 2 * side_groups * width, {scores});
-  const TensorId totals = tensor("probability.totals" + suffix, layer_slot, 2 * rounds * group * kFloatStreams, {scores});
+  const TensorId totals =
+      tensor("probability.totals" + suffix, layer_slot, 2 * rounds * group * kFloatStreams, {scores});
   std::array<BufferId, 2> score_rows{};
   std::array<BufferId, 2> probability_rows{};
   for (std::size_t side = 0; side < 2; ++side) {
     const auto first = static_cast<std::int32_t>(side) * side_groups * width;
     score_rows[side] = builder_.buffer(scores, kHemispheres[side], kScoreSlice, width, side_groups * width, first);
-    probability_rows[side] = builder_.buffer(probabilities, kHemispheres[side], kProbabilitySlice, width, side_groups * width, first);
+    probability_rows[side] =
+        builder_.buffer(probabilities, kHemispheres[side], kProbabilitySlice, width, side_groups * width, first);
   }
   const std::array<BufferId, 2> largest_rows = partials(largest, rounds * group * kFloatStreams);
   const std::array<BufferId, 2> total_rows = partials(totals, rounds * group * kFloatStreams);
@@ -635,7 +788,8 @@ void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std:
   for (std::int32_t first = 0; first < rounds; first += window_rounds) {
     const std::int32_t count = std::min(window_rounds, rounds - first);
     const std::int32_t query_row = kv_head * group * act;
-    const Sums window = cache_window(cache, token, true, first, count, group, {queries, queries}, query_rows, query_row, sums, -1);
+    const Sums window =
+        cache_window(cache, token, true, first, count, group, {queries, queries}, query_rows, query_row, sums);
     for (std::int32_t round = first; round < first + count; ++round) {
       for (std::int32_t query = 0; query < group; ++query) {
         Template shape;
@@ -649,67 +803,107 @@ void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std:
           const std::int32_t drain_streams = path_.pairs_planes ? 2 * kFloatStreams : kFloatStreams;
           const VariableId value = shape.value(drain_streams);
           const Repeat by_place{side_places, 1};
-          const std::int32_t row = ((round * group + query) * kPlaces + static_cast<std::int32_t>(side) * 2) * kFloatStreams;
+          const std::int32_t row =
+              ((round * group + query) * kPlaces + static_cast<std::int32_t>(side) * 2) * kFloatStreams;
           Draft drained = unit(Opcode::kDrain, 0, hemisphere, 0, 0, {}, by_place);
           drained.instruction.index_stride[1] = side_places > 1 ? 1 : 0;
           drained.instruction.count[2] = static_cast<std::uint16_t>(path_.pairs_planes ? 2 : 1);
           drained.instruction.index_stride[2] = path_.pairs_planes ? 1 : 0;
-          drained.instruction.address = static_cast<std::uint16_t>(window.accumulator + (round - first) * group + query);
+          drained.instruction.address =
+              static_cast<std::uint16_t>(window.accumulator + (round - first) * group + query);
           drained.instruction.argument = 1;
           const Lane drain_lane{.hemisphere = hemisphere,
                                 .direction = Direction::kInward,
                                 .variable = value,
                                 .streams = kFloatStreams,
                                 .stream_stride = path_.pairs_planes ? kFloatStreams : 0};
-          add(drained, operand(OperandKind::kOut, drain_lane, {sums, row, {0, side_places > 1 ? kFloatStreams : 0, path_.pairs_planes ? kFloatStreams : 0}}, chip.vxm_position), value);
+          add(drained,
+              operand(OperandKind::kOut,
+                      drain_lane,
+                      {sums, row, {0, side_places > 1 ? kFloatStreams : 0, path_.pairs_planes ? kFloatStreams : 0}},
+                      chip.vxm_position),
+              value);
           shape.drafts.push_back(std::move(drained));
           Draft scoring = unit(Opcode::kMaximum, at, hemisphere, 4 * static_cast<std::int32_t>(side), 4, {}, by_place);
           Lane in_lane = drain_lane;
           in_lane.streams = drain_streams;
           in_lane.stream_stride = 0;
-          add(scoring, operand(OperandKind::kIn, in_lane, {sums, row, {0, side_places > 1 ? kFloatStreams : 0, 0}}, 0), value);
+          add(scoring,
+              operand(OperandKind::kIn, in_lane, {sums, row, {0, side_places > 1 ? kFloatStreams : 0, 0}}, 0),
+              value);
           const std::int64_t made_at = at + chip.vxm_latency.count();
           const VariableId score = shape.value(width);
           const Lane score_lane{.hemisphere = hemisphere, .variable = score, .streams = width};
-          const std::int32_t score_row = builder_.at(score_rows[side]).first_row + (round * group + query) * side_places * width;
-          add(scoring, operand(OperandKind::kOut, score_lane, {scores, score_row, {0, width, 0}}, position_of(builder_, score_rows[side])), score);
-          shape.drafts.push_back(write_rows(builder_, score_rows[side], score_row, made_at, chip.vxm_position, score_lane, {}, 0, by_place, width));
+          const std::int32_t score_row =
+              builder_.at(score_rows[side]).first_row + (round * group + query) * side_places * width;
+          add(scoring,
+              operand(OperandKind::kOut,
+                      score_lane,
+                      {scores, score_row, {0, width, 0}},
+                      position_of(builder_, score_rows[side])),
+              score);
+          shape.drafts.push_back(write_rows(
+              builder_, score_rows[side], score_row, made_at, chip.vxm_position, score_lane, {}, 0, by_place, width));
           const VariableId top = shape.value(kFloatStreams);
           const Lane top_lane{.hemisphere = hemisphere, .variable = top, .streams = kFloatStreams};
-          const std::int32_t top_row = builder_.at(largest_rows[side]).first_row + (query * rounds + round) * kFloatStreams;
-          add(scoring, operand(OperandKind::kOut, top_lane, {largest, top_row}, position_of(builder_, largest_rows[side]), side_places > 1 ? 2U : 0U), top);
-          shape.drafts.push_back(write_rows(builder_, largest_rows[side], top_row, made_at + side_places - 1, chip.vxm_position, top_lane));
+          const std::int32_t top_row =
+              builder_.at(largest_rows[side]).first_row + (query * rounds + round) * kFloatStreams;
+          add(scoring,
+              operand(OperandKind::kOut,
+                      top_lane,
+                      {largest, top_row},
+                      position_of(builder_, largest_rows[side]),
+                      side_places > 1 ? 2U : 0U),
+              top);
+          shape.drafts.push_back(write_rows(
+              builder_, largest_rows[side], top_row, made_at + side_places - 1, chip.vxm_position, top_lane));
           shape.drafts.push_back(std::move(scoring));
         }
-        builder_.place(shape);
+        extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
       }
     }
   }
   // Softmax: maximum, exponential with running sum, and the sum's reciprocal, which scales the output.
   std::vector<Scalar> shares;
-  const TensorId peaks = path_.quantises ? tensor("probability.peaks" + suffix, layer_slot, 2 * rounds * group * kFloatStreams, {probabilities}) : TensorId{0};
-  const std::array<BufferId, 2> peak_rows = path_.quantises ? partials(peaks, rounds * group * kFloatStreams) : std::array<BufferId, 2>{-1, -1};
+  const TensorId peaks =
+      path_.quantises
+          ? tensor("probability.peaks" + suffix, layer_slot, 2 * rounds * group * kFloatStreams, {probabilities})
+          : TensorId{0};
+  const std::array<BufferId, 2> peak_rows =
+      path_.quantises ? partials(peaks, rounds * group * kFloatStreams) : std::array<BufferId, 2>{-1, -1};
   for (std::int32_t query = 0; query < group; ++query) {
     const std::string name = suffix + ".query" + std::to_string(query);
-    const Scalar top = reduce("scores.maximum" + name, layer_slot, largest, largest_rows, query * rounds * kFloatStreams, rounds, Opcode::kMaximum,
-                              Opcode::kMaximum, kHemispheres[static_cast<std::size_t>(query % 2)], OperatorPart::kAttention);
+    const Scalar top = reduce("scores.maximum" + name,
+                              layer_slot,
+                              largest,
+                              largest_rows,
+                              query * rounds * kFloatStreams,
+                              rounds,
+                              Opcode::kMaximum,
+                              Opcode::kMaximum,
+                              kHemispheres[static_cast<std::size_t>(query % 2)],
+                              OperatorPart::kAttention);
     builder_.add_source(probabilities, top.tensor);
     builder_.add_source(totals, top.tensor);
     for (std::int32_t round = 0; round < rounds; ++round) {
       Template shape;
       shape.part = OperatorPart::kAttention;
       const VariableId m = shape.value(kFloatStreams);
-      const Lane m_lane{.hemisphere = top.hemisphere, .direction = Direction::kInward, .variable = m, .streams = kFloatStreams};
+      const Lane m_lane{
+          .hemisphere = top.hemisphere, .direction = Direction::kInward, .variable = m, .streams = kFloatStreams};
       shape.drafts.push_back(read_rows(builder_, top.buffer, top.row, 0, chip.vxm_position, m_lane));
       for (std::size_t side = 0; side < 2; ++side) {
         const Hemisphere hemisphere = kHemispheres[side];
         const Repeat by_place = paced(side_places);
-        const std::int32_t row = builder_.at(score_rows[side]).first_row + (round * group + query) * side_places * width;
+        const std::int32_t row =
+            builder_.at(score_rows[side]).first_row + (round * group + query) * side_places * width;
         const VariableId x = shape.value(width);
         const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-        shape.drafts.push_back(read_rows(builder_, score_rows[side], row, 0, chip.vxm_position, x_lane, {}, 0, by_place, width));
+        shape.drafts.push_back(
+            read_rows(builder_, score_rows[side], row, 0, chip.vxm_position, x_lane, {}, 0, by_place, width));
         const unsigned hold = side_places > 1 ? 2U : 0U;
-        Draft exponential = unit(Opcode::kExponential, 0, hemisphere, 4 * static_cast<std::int32_t>(side), 3, {}, by_place);
+        Draft exponential =
+            unit(Opcode::kExponential, 0, hemisphere, 4 * static_cast<std::int32_t>(side), 3, {}, by_place);
         add(exponential, operand(OperandKind::kIn, x_lane, {scores, row, {0, width, 0}}, 0), x);
         add(exponential, operand(OperandKind::kIn, m_lane, {top.tensor, top.row}, 0, hold), m);
         const std::int64_t made_at = chip.vxm_transcendental_latency.count();
@@ -717,52 +911,86 @@ void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std:
         const Lane p_lane{.hemisphere = hemisphere, .variable = p, .streams = width};
         const Rows p_rows{probabilities, row, {0, width, 0}};
         add(exponential, operand(OperandKind::kOut, p_lane, p_rows, position_of(builder_, probability_rows[side])), p);
-        shape.drafts.push_back(write_rows(builder_, probability_rows[side], row, made_at, chip.vxm_position, p_lane, {}, 0, by_place, width));
+        shape.drafts.push_back(write_rows(
+            builder_, probability_rows[side], row, made_at, chip.vxm_position, p_lane, {}, 0, by_place, width));
         const std::int64_t done = made_at + std::int64_t{side_places - 1} * pass_period_;
         const VariableId total = shape.value(kFloatStreams);
         const Lane total_lane{.hemisphere = hemisphere, .variable = total, .streams = kFloatStreams};
-        const std::int32_t total_row = builder_.at(total_rows[side]).first_row + (query * rounds + round) * kFloatStreams;
-        add(exponential, operand(OperandKind::kOut, total_lane, {totals, total_row}, position_of(builder_, total_rows[side]), hold), total);
+        const std::int32_t total_row =
+            builder_.at(total_rows[side]).first_row + (query * rounds + round) * kFloatStreams;
+        add(exponential,
+            operand(OperandKind::kOut, total_lane, {totals, total_row}, position_of(builder_, total_rows[side]), hold),
+            total);
         shape.drafts.push_back(write_rows(builder_, total_rows[side], total_row, done, chip.vxm_position, total_lane));
         shape.drafts.push_back(std::move(exponential));
         if (path_.quantises) {
-          Draft peak = unit(Opcode::kMaximum, made_at, hemisphere, 8 + 2 * static_cast<std::int32_t>(side), 2, {}, by_place);
+          Draft peak =
+              unit(Opcode::kMaximum, made_at, hemisphere, 8 + 2 * static_cast<std::int32_t>(side), 2, {}, by_place);
           add(peak, operand(OperandKind::kIn, p_lane, p_rows, 0), p);
           const VariableId high = shape.value(kFloatStreams);
           const Lane high_lane{.hemisphere = hemisphere, .variable = high, .streams = kFloatStreams};
-          const std::int32_t high_row = builder_.at(peak_rows[side]).first_row + (query * rounds + round) * kFloatStreams;
-          add(peak, operand(OperandKind::kOut, high_lane, {peaks, high_row}, position_of(builder_, peak_rows[side]), hold), high);
-          shape.drafts.push_back(write_rows(builder_, peak_rows[side], high_row, done + chip.vxm_latency.count(), chip.vxm_position, high_lane));
+          const std::int32_t high_row =
+              builder_.at(peak_rows[side]).first_row + (query * rounds + round) * kFloatStreams;
+          add(peak,
+              operand(OperandKind::kOut, high_lane, {peaks, high_row}, position_of(builder_, peak_rows[side]), hold),
+              high);
+          shape.drafts.push_back(write_rows(
+              builder_, peak_rows[side], high_row, done + chip.vxm_latency.count(), chip.vxm_position, high_lane));
           shape.drafts.push_back(std::move(peak));
         }
       }
       builder_.place(shape);
     }
-    shares.push_back(reduce("probability.share" + name, layer_slot, totals, total_rows, query * rounds * kFloatStreams, rounds, Opcode::kSum,
-                            Opcode::kReciprocal, kHemispheres[static_cast<std::size_t>((query + 1) % 2)], OperatorPart::kAttention));
+    shares.push_back(reduce("probability.share" + name,
+                            layer_slot,
+                            totals,
+                            total_rows,
+                            query * rounds * kFloatStreams,
+                            rounds,
+                            Opcode::kSum,
+                            Opcode::kReciprocal,
+                            kHemispheres[static_cast<std::size_t>((query + 1) % 2)],
+                            OperatorPart::kAttention));
   }
   // Probabilities as MXM rows of their own tiles.
   std::array<TensorId, 2> rows_tensor{probabilities, probabilities};
   std::array<BufferId, 2> rows_buffer = probability_rows;
   if (path_.quantises) {
-    const Scalar quantum = reduce("probability.quantum" + suffix, layer_slot, peaks, peak_rows, 0, rounds * group, Opcode::kMaximum, Opcode::kReciprocal,
-                                  Hemisphere::kWest, OperatorPart::kAttention);
+    const Scalar quantum = reduce("probability.quantum" + suffix,
+                                  layer_slot,
+                                  peaks,
+                                  peak_rows,
+                                  0,
+                                  rounds * group,
+                                  Opcode::kMaximum,
+                                  Opcode::kReciprocal,
+                                  Hemisphere::kWest,
+                                  OperatorPart::kAttention);
     for (std::size_t side = 0; side < 2; ++side) {
-      rows_tensor[side] = tensor("probability.int8" + suffix + (side == 0 ? ".west" : ".east"), layer_slot, side_groups * act, {probabilities, quantum.tensor});
+      rows_tensor[side] = tensor("probability.int8" + suffix + (side == 0 ? ".west" : ".east"),
+                                 layer_slot,
+                                 side_groups * act,
+                                 {probabilities, quantum.tensor});
       // Both planes' rows are read in one cycle: side by side in two slices.
-      rows_buffer[side] = builder_.buffer(rows_tensor[side], kHemispheres[side], kVectorSlice + 2, 2, side_groups * act);
-      quantise_rows(probabilities, probability_rows[side], side_groups, quantum, rows_tensor[side], rows_buffer[side], side);
+      rows_buffer[side] =
+          builder_.buffer(rows_tensor[side], kHemispheres[side], kVectorSlice + 2, 2, side_groups * act);
+      quantise_rows(
+          probabilities, probability_rows[side], side_groups, quantum, rows_tensor[side], rows_buffer[side], side);
     }
   }
-  const TensorId output_sums = tensor("attended.sums" + suffix, layer_slot, group * kPlaces * kFloatStreams,
-                                      path_.quantises ? std::vector<TensorId>{cache.values, rows_tensor[0], rows_tensor[1]}
-                                                      : std::vector<TensorId>{cache.values, probabilities});
-  const Sums window = cache_window(cache, token, false, 0, rounds, group, rows_tensor, rows_buffer, 0, output_sums, -1);
+  const TensorId output_sums =
+      tensor("attended.sums" + suffix,
+             layer_slot,
+             group * kPlaces * kFloatStreams,
+             path_.quantises ? std::vector<TensorId>{cache.values, rows_tensor[0], rows_tensor[1]}
+                             : std::vector<TensorId>{cache.values, probabilities});
+  const Sums window = cache_window(cache, token, false, 0, rounds, group, rows_tensor, rows_buffer, 0, output_sums);
   // Output: four planes' sums together, times the share, packed for the wire.
   const TensorId attended = tensor("attended" + suffix, layer_slot, group * kFloatStreams, {output_sums});
   std::vector<std::int64_t> lanes(static_cast<std::size_t>(shard_.query_heads), shard_.head_dim);
   if (attention_parts_.find({layer_slot, token}) == attention_parts_.end()) {
-    attention_parts_[{layer_slot, token}] = plan_parts("attention.token" + std::to_string(token), layer_slot, lanes, {}, out.packing);
+    attention_parts_[{layer_slot, token}] =
+        plan_parts("attention.token" + std::to_string(token), layer_slot, lanes, {}, out.packing);
   }
   const PartPlan& plan = attention_parts_.at({layer_slot, token});
   for (std::int32_t query = 0; query < group; ++query) {
@@ -788,7 +1016,8 @@ void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std:
     shape.drafts.push_back(std::move(together));
     const std::int64_t scale_at = at + chip.vxm_latency.count();
     const VariableId s = shape.value(kFloatStreams);
-    const Lane s_lane{.hemisphere = share.hemisphere, .direction = Direction::kInward, .variable = s, .streams = kFloatStreams};
+    const Lane s_lane{
+        .hemisphere = share.hemisphere, .direction = Direction::kInward, .variable = s, .streams = kFloatStreams};
     shape.drafts.push_back(read_rows(builder_, share.buffer, share.row, scale_at, chip.vxm_position, s_lane));
     const TensorId target = plan.packs ? plan.part : out.tensor;
     builder_.add_source(target, attended);
@@ -796,12 +1025,24 @@ void Lowering::attend_head(std::int32_t layer_slot, const CacheHead& cache, std:
     if (plan.packs) {
       builder_.add_source(out.tensor, plan.part);
     }
-    emit_part(shape, scale_at, {{whole_lane, whole_rows}, {s_lane, {share.tensor, share.row}}}, Opcode::kMultiply, plan, kv_head * group + query, token, out);
-    builder_.place(shape);
+    emit_part(shape,
+              scale_at,
+              {{whole_lane, whole_rows}, {s_lane, {share.tensor, share.row}}},
+              Opcode::kMultiply,
+              plan,
+              kv_head * group + query,
+              token,
+              out);
+    extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
   }
 }
 
-void Lowering::quantise_rows(TensorId tensor_in, BufferId buffer, std::int32_t groups, const Scalar& quantum, TensorId out, BufferId out_buffer,
+void Lowering::quantise_rows(TensorId tensor_in,
+                             BufferId buffer,
+                             std::int32_t groups,
+                             const Scalar& quantum,
+                             TensorId out,
+                             BufferId out_buffer,
                              std::size_t side) {
   // Groups of (query, place): two places side by side fill one address of the target's two slices.
   const node::ChipSpec& chip = builder_.chip();
@@ -815,7 +1056,8 @@ void Lowering::quantise_rows(TensorId tensor_in, BufferId buffer, std::int32_t g
   const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
   shape.drafts.push_back(read_rows(builder_, buffer, first, 0, chip.vxm_position, x_lane, paced(groups), width));
   const VariableId q = shape.value(kFloatStreams);
-  const Lane q_lane{.hemisphere = quantum.hemisphere, .direction = Direction::kInward, .variable = q, .streams = kFloatStreams};
+  const Lane q_lane{
+      .hemisphere = quantum.hemisphere, .direction = Direction::kInward, .variable = q, .streams = kFloatStreams};
   shape.drafts.push_back(read_rows(builder_, quantum.buffer, quantum.row, 0, chip.vxm_position, q_lane));
   Draft convert = unit(Opcode::kQuantise, 0, hemisphere, 4 + 2 * static_cast<std::int32_t>(side), 2, paced(groups));
   add(convert, operand(OperandKind::kIn, x_lane, {tensor_in, first, {width, 0, 0}}, 0), x);
@@ -826,7 +1068,8 @@ void Lowering::quantise_rows(TensorId tensor_in, BufferId buffer, std::int32_t g
   shape.drafts.push_back(std::move(convert));
   for (std::int32_t place = 0; place < 2; ++place) {
     // Rows of one place, every second cycle of the pass.
-    Draft write = write_row(builder_, out_buffer, place, chip.vxm_latency.count() + place * pass_period_, chip.vxm_position, lane);
+    Draft write = write_row(
+        builder_, out_buffer, place, chip.vxm_latency.count() + place * pass_period_, chip.vxm_position, lane);
     write.instruction.count[0] = static_cast<std::uint16_t>((groups + 1 - place) / 2);
     write.instruction.period[0] = 2 * pass_period_;
     write.instruction.address_stride[0] = 1;

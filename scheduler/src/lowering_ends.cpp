@@ -4,7 +4,8 @@
 #include "lpu/node/error.hpp"
 #include "lpu/node/quantity.hpp"
 
-// Both ends of the loop: the embedding's row of the token at stage 0, and the LM head with its arg-max at the last stage.
+// Both ends of the loop: the embedding's row of the token at stage 0, and the LM head with its arg-max at the last
+// stage.
 
 namespace lpu::scheduler {
 
@@ -30,7 +31,8 @@ void Lowering::declare_embedding() {
   const EmbeddingRows layout = embedding_rows(shard_, path_);
   const std::int32_t height = layout.height;
   const auto vocabulary = static_cast<std::int32_t>(request_.model.vocabulary);
-  const auto per_piece = static_cast<std::int32_t>(node::ceil_div(node::ceil_div(vocabulary, 2), kStripe / layout.slices));
+  const auto per_piece =
+      static_cast<std::int32_t>(node::ceil_div(node::ceil_div(vocabulary, 2), kStripe / layout.slices));
   embedding_ = tensor("embedding", 0, vocabulary * height * layout.slices, {}, TensorScope::kStatic);
   std::vector<Run> runs = memory_.take(per_piece * height, kStripe);
   if (runs.empty()) {
@@ -40,7 +42,8 @@ void Lowering::declare_embedding() {
   const std::int32_t base = runs.front().slice;
   for (const Run& run : runs) {
     for (std::int32_t slice = run.slice; slice < run.slice + run.slices; slice += layout.slices) {
-      pieces.push_back({.slice = static_cast<std::int16_t>(slice - base), .address = static_cast<std::int16_t>(run.address)});
+      pieces.push_back(
+          {.slice = static_cast<std::int16_t>(slice - base), .address = static_cast<std::int16_t>(run.address)});
     }
   }
   embedding_slice_ = base;
@@ -85,12 +88,19 @@ void Lowering::embed() {
       shape.part = OperatorPart::kEnds;
       Draft select = unit(Opcode::kSelect, farthest, Hemisphere::kWest, 12, 4, {}, {count, 1});
       for (const Hemisphere hemisphere : kHemispheres) {
-        const std::uint16_t id = token_registers_[static_cast<std::size_t>(2 * token + static_cast<std::int32_t>(hemisphere))];
+        const std::uint16_t id =
+            token_registers_[static_cast<std::size_t>(2 * token + static_cast<std::int32_t>(hemisphere))];
         // Whatever slice the row lies in, it passes the VXM in the same cycle.
         const VariableId value = shape.value(bytes);
         const Lane lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = value, .streams = bytes};
         const std::int32_t row = first / per_address * embedding_layout_.slices;
-        Draft read = unit(Opcode::kRead, farthest - chip.slice_position(embedding_slice_), hemisphere, embedding_slice_, 0, {}, {count, 1});
+        Draft read = unit(Opcode::kRead,
+                          farthest - chip.slice_position(embedding_slice_),
+                          hemisphere,
+                          embedding_slice_,
+                          0,
+                          {},
+                          {count, 1});
         node::Instruction& in = read.instruction;
         in.base_register = id;
         in.address = static_cast<std::uint16_t>(first / per_address);
@@ -119,8 +129,20 @@ void Lowering::embed() {
         const BufferId buffer = hemisphere == Hemisphere::kWest ? residual_.own_west : residual_.part[1];
         const VariableId made = shape.value(width);
         const Lane lane{.hemisphere = hemisphere, .variable = made, .streams = width};
-        add(select, operand(OperandKind::kOut, lane, {residual_.tensor, made_row, {0, width, 0}}, position_of(builder_, buffer)), made);
-        shape.drafts.push_back(write_rows(builder_, buffer, made_row, farthest + chip.vxm_latency.count(), chip.vxm_position, lane, {}, 0, {count, 1}, width));
+        add(select,
+            operand(
+                OperandKind::kOut, lane, {residual_.tensor, made_row, {0, width, 0}}, position_of(builder_, buffer)),
+            made);
+        shape.drafts.push_back(write_rows(builder_,
+                                          buffer,
+                                          made_row,
+                                          farthest + chip.vxm_latency.count(),
+                                          chip.vxm_position,
+                                          lane,
+                                          {},
+                                          0,
+                                          {count, 1},
+                                          width));
       }
       shape.drafts.push_back(std::move(select));
       builder_.place(shape);
@@ -169,7 +191,11 @@ void Lowering::predict() {
       if (count == 0) {
         continue;
       }
-      rows[side] = builder_.buffer(logits, kHemispheres[side], kLogitSlice, kFloatStreams, count * kFloatStreams,
+      rows[side] = builder_.buffer(logits,
+                                   kHemispheres[side],
+                                   kLogitSlice,
+                                   kFloatStreams,
+                                   count * kFloatStreams,
                                    static_cast<std::int32_t>(side) * most * kFloatStreams);
       for (std::int32_t i = 0; i < count; ++i) {
         const Part& part = parts[side][static_cast<std::size_t>(i)];
@@ -187,8 +213,10 @@ void Lowering::predict() {
         const std::int32_t row = builder_.at(rows[side]).first_row + i * kFloatStreams;
         add(dequantise, operand(OperandKind::kOut, lane, {logits, row}, position_of(builder_, rows[side])), made);
         shape.drafts.push_back(std::move(dequantise));
-        shape.drafts.push_back(write_rows(builder_, rows[side], row, at + chip.vxm_latency.count(), chip.vxm_position, lane));
-        builder_.place(shape);
+        shape.drafts.push_back(
+            write_rows(builder_, rows[side], row, at + chip.vxm_latency.count(), chip.vxm_position, lane));
+        extend_accumulators(
+            sums[part.block].accumulator, sums[part.block].drain_from, builder_.placement(builder_.place(shape)).start);
       }
     }
     // The largest logit; then, among the lanes that hold it, the lowest id.
@@ -206,15 +234,25 @@ void Lowering::predict() {
         }
         const Hemisphere hemisphere = kHemispheres[side];
         const VariableId x = shape.value(kFloatStreams);
-        const Lane lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
+        const Lane lane{
+            .hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
         const std::int32_t first = builder_.at(rows[side]).first_row;
-        shape.drafts.push_back(read_rows(builder_, rows[side], first, 0, chip.vxm_position, lane, paced(count), kFloatStreams));
-        Draft running = unit(i == 0 ? Opcode::kMaximum : Opcode::kCompareExchange, 0, hemisphere, 2 * static_cast<std::int32_t>(side), 2, paced(count));
+        shape.drafts.push_back(
+            read_rows(builder_, rows[side], first, 0, chip.vxm_position, lane, paced(count), kFloatStreams));
+        Draft running = unit(i == 0 ? Opcode::kMaximum : Opcode::kCompareExchange,
+                             0,
+                             hemisphere,
+                             2 * static_cast<std::int32_t>(side),
+                             2,
+                             paced(count));
         add(running, operand(OperandKind::kIn, lane, {logits, first, {kFloatStreams, 0, 0}}, 0), x);
         if (i == 1) {
           builder_.add_source(partial, best[0].tensor);
           const VariableId top = shape.value(kFloatStreams);
-          const Lane top_lane{.hemisphere = best[0].hemisphere, .direction = Direction::kInward, .variable = top, .streams = kFloatStreams};
+          const Lane top_lane{.hemisphere = best[0].hemisphere,
+                              .direction = Direction::kInward,
+                              .variable = top,
+                              .streams = kFloatStreams};
           if (side == 0 || parts[0].empty()) {
             shape.drafts.push_back(read_rows(builder_, best[0].buffer, 0, 0, chip.vxm_position, top_lane));
             top_variable_ = top;
@@ -228,21 +266,40 @@ void Lowering::predict() {
         const VariableId made = shape.value(kFloatStreams);
         const Lane made_lane{.hemisphere = hemisphere, .variable = made, .streams = kFloatStreams};
         const std::int32_t row = static_cast<std::int32_t>(side) * kFloatStreams;
-        add(running, operand(OperandKind::kOut, made_lane, {partial, row}, position_of(builder_, partial_rows[side]), count > 1 ? 1U : 0U), made);
-        shape.drafts.push_back(write_rows(builder_, partial_rows[side], row, std::int64_t{count - 1} * pass_period_ + chip.vxm_latency.count(),
-                                          chip.vxm_position, made_lane));
+        add(running,
+            operand(OperandKind::kOut,
+                    made_lane,
+                    {partial, row},
+                    position_of(builder_, partial_rows[side]),
+                    count > 1 ? 1U : 0U),
+            made);
+        shape.drafts.push_back(write_rows(builder_,
+                                          partial_rows[side],
+                                          row,
+                                          std::int64_t{count - 1} * pass_period_ + chip.vxm_latency.count(),
+                                          chip.vxm_position,
+                                          made_lane));
         shape.drafts.push_back(std::move(running));
       }
       builder_.place(shape);
-      best[i] = reduce(what[i] + suffix, slot, partial, {parts[0].empty() ? -1 : partial_rows[0], parts[1].empty() ? -1 : partial_rows[1]}, 0, 1,
-                       i == 0 ? Opcode::kMaximum : Opcode::kCompareExchange, Opcode::kMaximum, kHemispheres[i], OperatorPart::kEnds);
+      best[i] = reduce(what[i] + suffix,
+                       slot,
+                       partial,
+                       {parts[0].empty() ? -1 : partial_rows[0], parts[1].empty() ? -1 : partial_rows[1]},
+                       0,
+                       1,
+                       i == 0 ? Opcode::kMaximum : Opcode::kCompareExchange,
+                       Opcode::kMaximum,
+                       kHemispheres[i],
+                       OperatorPart::kEnds);
     }
     Template shape;
     shape.part = OperatorPart::kEnds;
     Draft join = unit(Opcode::kConvert, 0, Hemisphere::kWest, 12, 2);
     for (const Scalar& scalar : best) {
       const VariableId x = shape.value(kFloatStreams);
-      const Lane lane{.hemisphere = scalar.hemisphere, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
+      const Lane lane{
+          .hemisphere = scalar.hemisphere, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
       shape.drafts.push_back(read_rows(builder_, scalar.buffer, 0, 0, chip.vxm_position, lane));
       add(join, operand(OperandKind::kIn, lane, {scalar.tensor}, 0), x);
       builder_.add_source(candidates.tensor, scalar.tensor);
@@ -261,7 +318,11 @@ void Lowering::predict() {
   gather(candidates, "gather.candidate", slot, OperatorPart::kEnds);
 
   // The best of all chips' candidates: the new token, one row a user, on every chip of the stage.
-  token_ = builder_.tensor({.name = "token", .owner = node::TensorOwner::kReplicated, .layer_slot = slot, .rows = batch_, .sources = {candidates.tensor}});
+  token_ = builder_.tensor({.name = "token",
+                            .owner = node::TensorOwner::kReplicated,
+                            .layer_slot = slot,
+                            .rows = batch_,
+                            .sources = {candidates.tensor}});
   const TensorId halves = tensor("token.halves", slot, 2 * batch_ * width, {candidates.tensor});
   builder_.add_source(token_, halves);
   for (std::size_t side = 0; side < 2; ++side) {
@@ -284,13 +345,17 @@ void Lowering::predict() {
       const std::int64_t at = std::max(counts[0], counts[1]) - counts[side];
       const VariableId x = shape.value(width);
       const Lane lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-      shape.drafts.push_back(read_rows(builder_, candidates.part[side], row, at, chip.vxm_position, lane, {counts[side], 1}, per_slot));
-      Draft running = unit(Opcode::kCompareExchange, at, hemisphere, 2 * static_cast<std::int32_t>(side), 2, {counts[side], 1});
+      shape.drafts.push_back(
+          read_rows(builder_, candidates.part[side], row, at, chip.vxm_position, lane, {counts[side], 1}, per_slot));
+      Draft running =
+          unit(Opcode::kCompareExchange, at, hemisphere, 2 * static_cast<std::int32_t>(side), 2, {counts[side], 1});
       add(running, operand(OperandKind::kIn, lane, {candidates.tensor, row, {per_slot, 0, 0}}, 0), x);
       const VariableId made = shape.value(width);
       const Lane made_lane{.hemisphere = hemisphere, .variable = made, .streams = width};
       const std::int32_t half_row = (static_cast<std::int32_t>(side) * batch_ + token) * width;
-      add(running, operand(OperandKind::kOut, made_lane, {halves, half_row}, chip.vxm_position, counts[side] > 1 ? 1U : 0U), made);
+      add(running,
+          operand(OperandKind::kOut, made_lane, {halves, half_row}, chip.vxm_position, counts[side] > 1 ? 1U : 0U),
+          made);
       add(final, operand(OperandKind::kIn, made_lane, {halves, half_row}, 0), made);
       shape.drafts.push_back(std::move(running));
     }
@@ -298,7 +363,8 @@ void Lowering::predict() {
       const VariableId made = shape.value(1);
       const Lane lane{.hemisphere = kHemispheres[side], .variable = made};
       add(final, operand(OperandKind::kOut, lane, {token_, token}, position_of(builder_, token_rows_[side])), made);
-      shape.drafts.push_back(write_rows(builder_, token_rows_[side], token, second + chip.vxm_latency.count(), chip.vxm_position, lane));
+      shape.drafts.push_back(
+          write_rows(builder_, token_rows_[side], token, second + chip.vxm_latency.count(), chip.vxm_position, lane));
     }
     shape.drafts.push_back(std::move(final));
     last_placement_ = builder_.place(shape);

@@ -3,8 +3,9 @@
 #include "lowering.hpp"
 #include "lpu/node/error.hpp"
 
-// A mixture of experts: router, softmax and top-k by vector passes, then as many expert installs as the stage reserves, each
-// from the base registers that the routing loads; the outputs are added in ascending slot, that is in ascending expert id.
+// A mixture of experts: router, softmax and top-k by vector passes, then as many expert installs as the stage reserves,
+// each from the base registers that the routing loads; the outputs are added in ascending slot, that is in ascending
+// expert id.
 
 namespace lpu::scheduler {
 
@@ -38,14 +39,16 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
       discard(sums[b], all_places[p], OperatorPart::kRouter);
     }
   }
-  LPU_CHECK(sums.size() == 1 && request_.model.experts <= sums.front().columns, "the router's logits stand in one plane");
+  LPU_CHECK(sums.size() == 1 && request_.model.experts <= sums.front().columns,
+            "the router's logits stand in one plane");
   Gathered routing = gathered("routing", layer_slot, routing_packing(), {}, 1);
   routing.own_west = ensure_own_west(routing);
   const std::int32_t width = path_.wire_bytes;
   for (std::int32_t token = 0; token < batch_; ++token) {
     const std::string suffix = ".token" + std::to_string(token);
     // Exponentials, the k largest of them by two compare-exchange passes, their sum's reciprocal, the weights.
-    const std::array<Opcode, 4> steps{Opcode::kExponential, Opcode::kCompareExchange, Opcode::kCompareExchange, Opcode::kReciprocal};
+    const std::array<Opcode, 4> steps{
+        Opcode::kExponential, Opcode::kCompareExchange, Opcode::kCompareExchange, Opcode::kReciprocal};
     TensorId from = tensor("router.logits" + suffix, layer_slot, kFloatStreams, {sums.front().tensor});
     BufferId rows = builder_.buffer(from, Hemisphere::kWest, kLogitSlice, kFloatStreams, kFloatStreams);
     const std::int64_t at = chip.mxm_position - chip.vxm_position;
@@ -64,7 +67,9 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
       add(dequantise, operand(OperandKind::kOut, lane, {from}, position_of(builder_, rows)), made);
       shape.drafts.push_back(std::move(dequantise));
       shape.drafts.push_back(write_rows(builder_, rows, 0, at + chip.vxm_latency.count(), chip.vxm_position, lane));
-      begin = builder_.placement(builder_.place(shape)).end;
+      const Placement& placed = builder_.placement(builder_.place(shape));
+      extend_accumulators(sums.front().accumulator, sums.front().drain_from, placed.start);
+      begin = placed.end;
     }
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const TensorId to = tensor("router.step" + std::to_string(i) + suffix, layer_slot, kFloatStreams, {from});
@@ -72,7 +77,8 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
       Template shape;
       shape.part = OperatorPart::kRouter;
       const VariableId x = shape.value(kFloatStreams);
-      const Lane in{.hemisphere = Hemisphere::kWest, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
+      const Lane in{
+          .hemisphere = Hemisphere::kWest, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
       shape.drafts.push_back(read_rows(builder_, rows, 0, 0, chip.vxm_position, in));
       Draft pass = unit(steps[i], 0, Hemisphere::kWest, 12, 4);
       add(pass, operand(OperandKind::kIn, in, {from}, 0), x);
@@ -80,16 +86,19 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
       const Lane out{.hemisphere = Hemisphere::kWest, .variable = made, .streams = kFloatStreams};
       add(pass, operand(OperandKind::kOut, out, {to}, position_of(builder_, target)), made);
       shape.drafts.push_back(std::move(pass));
-      shape.drafts.push_back(write_rows(builder_, target, 0, node::latency(steps[i], chip).count(), chip.vxm_position, out));
+      shape.drafts.push_back(
+          write_rows(builder_, target, 0, node::latency(steps[i], chip).count(), chip.vxm_position, out));
       builder_.place(shape);
       from = to;
       rows = target;
     }
-    // Weights and expert ids; the chip's figure for the whole of it is an assumption that these few passes do not reach.
+    // Weights and expert ids; the chip's figure for the whole of it is an assumption that these few passes do not
+    // reach.
     Template shape;
     shape.part = OperatorPart::kRouter;
     const VariableId x = shape.value(kFloatStreams);
-    const Lane in{.hemisphere = Hemisphere::kWest, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
+    const Lane in{
+        .hemisphere = Hemisphere::kWest, .direction = Direction::kInward, .variable = x, .streams = kFloatStreams};
     shape.drafts.push_back(read_rows(builder_, rows, 0, 0, chip.vxm_position, in));
     Draft pass = unit(Opcode::kMultiply, 0, Hemisphere::kWest, 12, 4);
     add(pass, operand(OperandKind::kIn, in, {from}, 0), x);
@@ -139,7 +148,8 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
     }
     for (std::size_t b = 0; b < sums.size(); ++b) {
       for (std::size_t p = 0; p < all_places.size(); ++p) {
-        if (std::none_of(parts.begin(), parts.end(), [&](const Part& part) { return part.block == b && part.place == p; })) {
+        if (std::none_of(
+                parts.begin(), parts.end(), [&](const Part& part) { return part.block == b && part.place == p; })) {
           discard(sums[b], all_places[p], OperatorPart::kVxm);
         }
       }
@@ -147,8 +157,10 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
     const bool is_first = expert == 0;
     const bool is_last = expert + 1 == slots();
     const auto rows = static_cast<std::int32_t>(parts.size()) * batch_ * kFloatStreams;
-    const TensorId weighted = tensor("ffn_output.weighted" + suffix, layer_slot, rows, {sums.front().tensor, routing_->tensor});
-    const TensorId added = is_first ? weighted : tensor("ffn_output.added" + suffix, layer_slot, rows, {weighted, partial});
+    const TensorId weighted =
+        tensor("ffn_output.weighted" + suffix, layer_slot, rows, {sums.front().tensor, routing_->tensor});
+    const TensorId added =
+        is_first ? weighted : tensor("ffn_output.added" + suffix, layer_slot, rows, {weighted, partial});
     std::vector<BufferId> next_rows;
     std::vector<std::int64_t> last(static_cast<std::size_t>(batch_), 0);
     for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -167,7 +179,8 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
         }
         const std::int32_t routing_row = (own_slot() * batch_ + token) * width;
         const VariableId w = shape.value(width);
-        const Lane w_lane{.hemisphere = Hemisphere::kEast, .direction = Direction::kInward, .variable = w, .streams = width};
+        const Lane w_lane{
+            .hemisphere = Hemisphere::kEast, .direction = Direction::kInward, .variable = w, .streams = width};
         shape.drafts.push_back(read_rows(builder_, routing_->part[1], routing_row, at, chip.vxm_position, w_lane));
         add(weighing, operand(OperandKind::kIn, w_lane, {routing_->tensor, routing_row}, 0), w);
         const VariableId t = shape.value(kFloatStreams);
@@ -180,17 +193,21 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
           kept = builder_.buffer(added, hemisphere, kPartialSlice, kFloatStreams, kFloatStreams, row);
           next_rows.push_back(kept);
         }
-        add(weighing, operand(OperandKind::kOut, t_lane, {weighted, row}, is_kept ? position_of(builder_, kept) : chip.vxm_position), t);
+        add(weighing,
+            operand(
+                OperandKind::kOut, t_lane, {weighted, row}, is_kept ? position_of(builder_, kept) : chip.vxm_position),
+            t);
         shape.drafts.push_back(std::move(weighing));
         if (is_kept) {
           shape.drafts.push_back(write_rows(builder_, kept, row, second, chip.vxm_position, t_lane));
-          builder_.place(shape);
+          extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
           continue;
         }
         if (!is_first) {
           const BufferId before = partial_rows[i * static_cast<std::size_t>(batch_) + static_cast<std::size_t>(token)];
           const VariableId y = shape.value(kFloatStreams);
-          const Lane y_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = y, .streams = kFloatStreams};
+          const Lane y_lane{
+              .hemisphere = hemisphere, .direction = Direction::kInward, .variable = y, .streams = kFloatStreams};
           shape.drafts.push_back(read_rows(builder_, before, row, second, chip.vxm_position, y_lane));
           terms.push_back({y_lane, {partial, row}});
         }
@@ -203,9 +220,17 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
           if (plan.packs) {
             builder_.add_source(out.tensor, plan.part);
           }
-          emit_part(shape, second, terms, is_first ? Opcode::kConvert : Opcode::kAdd, plan, static_cast<std::int32_t>(i), token, out);
+          emit_part(shape,
+                    second,
+                    terms,
+                    is_first ? Opcode::kConvert : Opcode::kAdd,
+                    plan,
+                    static_cast<std::int32_t>(i),
+                    token,
+                    out);
           const PlacementId id = builder_.place(shape, plan.packs ? last[static_cast<std::size_t>(token)] + 2 : 0);
           last[static_cast<std::size_t>(token)] = builder_.placement(id).start;
+          extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(id).start);
           continue;
         }
         Draft adding = unit(Opcode::kAdd, second, hemisphere, 12, 2);
@@ -216,8 +241,9 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
         const Lane lane{.hemisphere = hemisphere, .variable = made, .streams = kFloatStreams};
         add(adding, operand(OperandKind::kOut, lane, {added, row}, position_of(builder_, kept)), made);
         shape.drafts.push_back(std::move(adding));
-        shape.drafts.push_back(write_rows(builder_, kept, row, second + chip.vxm_latency.count(), chip.vxm_position, lane));
-        builder_.place(shape);
+        shape.drafts.push_back(
+            write_rows(builder_, kept, row, second + chip.vxm_latency.count(), chip.vxm_position, lane));
+        extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
       }
     }
     partial = added;

@@ -4,14 +4,14 @@
 #include "lpu/node/error.hpp"
 #include "lpu/node/quantity.hpp"
 
-// Between stages each chip hands its own part of the residual (and of the ffn's hidden vector, where a stage ends in the
-// middle of a layer) to the chip at its own position of the next stage: to its gateway over a local link, over the gateway's
-// cable, and from the far gateway over a local link again. The next stage then gathers.
+// Between stages each chip hands its own part of the residual (and of the ffn's hidden vector, where a stage ends in
+// the middle of a layer) to the chip at its own position of the next stage: to its gateway over a local link, over the
+// gateway's cable, and from the far gateway over a local link again. The next stage then gathers.
 //
 //   stage s     q ──local──► p ══cable══► p' ──local──► q'     stage s + 1          q XOR p = q' XOR p' = offset
 //
-// Vectors leave on the cable exactly one serialisation apart, so that the next stage knows its arrivals without knowing the
-// sender's schedule: the first arrives in its cycle 0.
+// Vectors leave on the cable exactly one serialisation apart, so that the next stage knows its arrivals without knowing
+// the sender's schedule: the first arrives in its cycle 0.
 
 namespace lpu::scheduler {
 
@@ -53,8 +53,14 @@ std::vector<Lowering::LinkUse> Lowering::gateway_links(const HopPlan& plan, std:
   return out;
 }
 
-PlacementId Lowering::send_row(const std::array<BufferId, 2>& rows, TensorId tensor_id, std::int32_t row, const std::vector<LinkUse>& uses,
-                               std::uint16_t transfer, std::int64_t earliest, std::int64_t latest, std::int64_t* departs) {
+PlacementId Lowering::send_row(const std::array<BufferId, 2>& rows,
+                               TensorId tensor_id,
+                               std::int32_t row,
+                               const std::vector<LinkUse>& uses,
+                               std::uint16_t transfer,
+                               std::int64_t earliest,
+                               std::int64_t latest,
+                               std::int64_t* departs) {
   // The vector stands in both hemispheres; each of the uses (chips by position) takes its own link.
   const node::ChipSpec& chip = builder_.chip();
   Template shape;
@@ -67,7 +73,8 @@ PlacementId Lowering::send_row(const std::array<BufferId, 2>& rows, TensorId ten
     const auto side = static_cast<std::size_t>(hemisphere);
     if (value[side] < 0) {
       value[side] = shape.value(1);
-      shape.drafts.push_back(read_row(builder_, rows[side], row, lead, chip.sxm_position, {.hemisphere = hemisphere, .variable = value[side]}));
+      shape.drafts.push_back(read_row(
+          builder_, rows[side], row, lead, chip.sxm_position, {.hemisphere = hemisphere, .variable = value[side]}));
       reader[side] = shape.drafts.size() - 1;
       shape.drafts.back().positions = 0;
     }
@@ -75,7 +82,9 @@ PlacementId Lowering::send_row(const std::array<BufferId, 2>& rows, TensorId ten
     Draft send = unit(Opcode::kSend, lead, hemisphere, use.link, 0);
     send.instruction.transfer = transfer;
     send.positions = use.positions;
-    add(send, operand(OperandKind::kIn, {.hemisphere = hemisphere, .variable = value[side]}, {tensor_id, row}, 0), value[side]);
+    add(send,
+        operand(OperandKind::kIn, {.hemisphere = hemisphere, .variable = value[side]}, {tensor_id, row}, 0),
+        value[side]);
     shape.drafts.push_back(std::move(send));
   }
   LinkTable& table = builder_.links();
@@ -103,8 +112,12 @@ PlacementId Lowering::send_row(const std::array<BufferId, 2>& rows, TensorId ten
   throw NoSchedule("a hop's send from cycle " + std::to_string(earliest));
 }
 
-PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows, TensorId tensor_id, const std::vector<std::pair<LinkUse, std::int32_t>>& uses,
-                                  std::uint16_t transfer, std::int64_t arrival, PlacementId sent) {
+PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows,
+                                  TensorId tensor_id,
+                                  const std::vector<std::pair<LinkUse, std::int32_t>>& uses,
+                                  std::uint16_t transfer,
+                                  std::int64_t arrival,
+                                  PlacementId sent) {
   // Into the link's hemisphere and, through the VXM, into the other one.
   const node::ChipSpec& chip = builder_.chip();
   LinkTable& table = builder_.links();
@@ -130,7 +143,10 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows, TensorId 
       take.instruction.transfer = transfer;
       take.instruction.argument = static_cast<std::int32_t>(wait + stagger);
       take.positions = use.positions;
-      add(take, operand(OperandKind::kOut, inward, {tensor_id, row}, far >= 0 ? chip.vxm_position : position_of(builder_, near)), value);
+      add(take,
+          operand(
+              OperandKind::kOut, inward, {tensor_id, row}, far >= 0 ? chip.vxm_position : position_of(builder_, near)),
+          value);
       shape.drafts.push_back(std::move(take));
       shape.drafts.push_back(write_row(builder_, near, row, stagger, chip.sxm_position, inward));
       shape.drafts.back().positions = use.positions;
@@ -141,7 +157,8 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows, TensorId 
         add(copy, operand(OperandKind::kIn, inward, {tensor_id, row}, 0), value);
         add(copy, operand(OperandKind::kOut, outward, {tensor_id, row}, position_of(builder_, far)), copied);
         shape.drafts.push_back(std::move(copy));
-        shape.drafts.push_back(write_row(builder_, far, row, at + chip.vxm_latency.count(), chip.vxm_position, outward));
+        shape.drafts.push_back(
+            write_row(builder_, far, row, at + chip.vxm_latency.count(), chip.vxm_position, outward));
         shape.drafts.back().positions = use.positions;
       }
       ++stagger;
@@ -184,8 +201,11 @@ void Lowering::exit_own(Gathered& out, const Gathered& value, const Gathered* up
     const BufferId buffer = hemisphere == Hemisphere::kWest ? out.own_west : out.part[1];
     const VariableId made = shape.value(width);
     const Lane lane{.hemisphere = hemisphere, .variable = made, .streams = width};
-    add(adding, operand(OperandKind::kOut, lane, {out.tensor, row, {width, 0, 0}}, position_of(builder_, buffer)), made);
-    shape.drafts.push_back(write_rows(builder_, buffer, row, chip.vxm_latency.count(), chip.vxm_position, lane, paced(groups), width));
+    add(adding,
+        operand(OperandKind::kOut, lane, {out.tensor, row, {width, 0, 0}}, position_of(builder_, buffer)),
+        made);
+    shape.drafts.push_back(
+        write_rows(builder_, buffer, row, chip.vxm_latency.count(), chip.vxm_position, lane, paced(groups), width));
   }
   shape.drafts.push_back(std::move(adding));
   builder_.place(shape, earliest);
@@ -217,12 +237,14 @@ void Lowering::leave() {
   for (Gathered* port : ports) {
     const std::int32_t per_slot = batch_ * rows_per_token(port->packing);
     builder_.add_source(port->tensor, port->tensor);
-    const std::uint16_t transfer = builder_.transfer("hop.local." + builder_.tensor_at(port->tensor).name, slot, per_slot);
+    const std::uint16_t transfer =
+        builder_.transfer("hop.local." + builder_.tensor_at(port->tensor).name, slot, per_slot);
     const std::array<BufferId, 2> own{port->own_west, port->part[1]};
     std::array<BufferId, 2> relay{-1, -1};
     if (exit_.block > 1) {
       for (std::size_t side = 0; side < 2; ++side) {
-        relay[side] = builder_.buffer(port->tensor, kHemispheres[side], kRelaySlice, 2, per_slot * shard_.tensor_parallel);
+        relay[side] =
+            builder_.buffer(port->tensor, kHemispheres[side], kRelaySlice, 2, per_slot * shard_.tensor_parallel);
       }
     }
     for (std::int32_t r = 0; r < per_slot; ++r) {
@@ -239,7 +261,8 @@ void Lowering::leave() {
       }
       std::int64_t departs = -1;
       const PlacementId sent = send_row(own, port->tensor, own_row, sends, transfer, earliest, kForever, &departs);
-      const PlacementId taken = receive_row(relay, port->tensor, takes, transfer, departs + chip.link_latency().count(), sent);
+      const PlacementId taken =
+          receive_row(relay, port->tensor, takes, transfer, departs + chip.link_latency().count(), sent);
       for (const auto& [use, row] : takes) {
         forwarded.push_back({port, relay, row, taken});
       }
@@ -253,7 +276,9 @@ void Lowering::leave() {
   // The first departure must be late enough for every row to be in the link's queue in time.
   std::int64_t first = 0;
   for (std::size_t i = 0; i < cable.size(); ++i) {
-    const std::int64_t ready = builder_.at(cable[i].rows[1]).ready[static_cast<std::size_t>(cable[i].row - builder_.at(cable[i].rows[1]).first_row)];
+    const std::int64_t ready =
+        builder_.at(cable[i].rows[1])
+            .ready[static_cast<std::size_t>(cable[i].row - builder_.at(cable[i].rows[1]).first_row)];
     first = std::max(first, ready + lead - static_cast<std::int64_t>(i) * service);
   }
   const std::int64_t last_first = first + search_span();
@@ -268,9 +293,10 @@ void Lowering::leave() {
       for (std::size_t i = 0; i < cable.size(); ++i) {
         std::int64_t departs = first + static_cast<std::int64_t>(i) * service;
         const std::int64_t push_from = i == 0 ? departs : departs - (chip.link_queue_vectors - 1) * service + 1;
-        last = send_row(cable[i].rows, cable[i].port->tensor, cable[i].row, links, transfer, push_from, departs, &departs);
+        last =
+            send_row(cable[i].rows, cable[i].port->tensor, cable[i].row, links, transfer, push_from, departs, &departs);
       }
-      builder_.commit();
+      builder_.keep();
       hop_departure_ = first;
       last_placement_ = last;
       return;
@@ -310,7 +336,8 @@ void Lowering::enter() {
     if (entry_.block > 1) {
       relay.transfer = builder_.transfer("hop.local." + builder_.tensor_at(port->tensor).name, 0, per_slot);
       for (std::size_t side = 0; side < 2; ++side) {
-        relay.rows[side] = builder_.buffer(port->tensor, kHemispheres[side], kRelaySlice, 2, per_slot * shard_.tensor_parallel);
+        relay.rows[side] =
+            builder_.buffer(port->tensor, kHemispheres[side], kRelaySlice, 2, per_slot * shard_.tensor_parallel);
       }
     }
     relays.push_back(relay);
@@ -335,9 +362,20 @@ void Lowering::enter() {
         receive_row(relay.rows, relay.port->tensor, takes, cable, arrival, -1);
         arrival += service;
         std::int64_t departs = -1;
-        const PlacementId sent = send_row(relay.rows, relay.port->tensor, row, {{offset - 1, positions_at(entry_, 0)}}, relay.transfer, 0, kForever, &departs);
-        receive_row(relay.own, relay.port->tensor, {{{offset - 1, positions_at(entry_, offset)}, own_slot() * per_slot + r}}, relay.transfer,
-                    departs + chip.link_latency().count(), sent);
+        const PlacementId sent = send_row(relay.rows,
+                                          relay.port->tensor,
+                                          row,
+                                          {{offset - 1, positions_at(entry_, 0)}},
+                                          relay.transfer,
+                                          0,
+                                          kForever,
+                                          &departs);
+        receive_row(relay.own,
+                    relay.port->tensor,
+                    {{{offset - 1, positions_at(entry_, offset)}, own_slot() * per_slot + r}},
+                    relay.transfer,
+                    departs + chip.link_latency().count(),
+                    sent);
       }
     }
   }

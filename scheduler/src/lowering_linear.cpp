@@ -14,8 +14,8 @@ using node::OperandKind;
 using node::OperatorPart;
 
 namespace {
-constexpr std::int32_t kPlaces = 4;       // planes of a chip: rows of a sum are numbered by place
-constexpr std::int32_t kSumStreams = 4;   // fp32 or int32
+constexpr std::int32_t kPlaces = 4;      // planes of a chip: rows of a sum are numbered by place
+constexpr std::int32_t kSumStreams = 4;  // fp32 or int32
 
 /// Pieces of a matrix block on the near groups: enough to fill the far groups evenly, with the least padding.
 std::int32_t near_segments(std::int32_t tiles) {
@@ -54,17 +54,23 @@ Matrix Lowering::declare(const std::string& name, std::int32_t layer_slot, const
   out.stored = tensor(name + ".weights", layer_slot, rows * copies, {}, node::TensorScope::kStatic);
   out.installed = {out.stored, out.stored};
   if (path_.widens) {
-    out.installed = {tensor(name + ".low", layer_slot, rows * copies, {out.stored}), tensor(name + ".high", layer_slot, rows * copies, {out.stored})};
+    out.installed = {tensor(name + ".low", layer_slot, rows * copies, {out.stored}),
+                     tensor(name + ".high", layer_slot, rows * copies, {out.stored})};
   }
   for (WeightBlock& block : out.blocks) {
     // Narrow stripes are dealt over the four quarters of the far slices, wide ones take all of them at once.
-    const std::int32_t cuts = memory_.wants_near() ? near_segments(linear.tiles) : path_.stored_slices < 32 ? std::min(linear.tiles, 4) : 1;
+    const std::int32_t cuts = memory_.wants_near()       ? near_segments(linear.tiles)
+                              : path_.stored_slices < 32 ? std::min(linear.tiles, 4)
+                                                         : 1;
     std::int32_t height = static_cast<std::int32_t>(node::ceil_div(linear.tiles, cuts)) * block.cycles;
     height += height % 2;
     for (std::int32_t cut = 0; cut < cuts; ++cut) {
-      WeightBlock::Segment segment{.first = linear.tiles * cut / cuts, .tiles = linear.tiles * (cut + 1) / cuts - linear.tiles * cut / cuts, .runs = {}};
+      WeightBlock::Segment segment{.first = linear.tiles * cut / cuts,
+                                   .tiles = linear.tiles * (cut + 1) / cuts - linear.tiles * cut / cuts,
+                                   .runs = {}};
       // Experts lie one stride apart, the same in all pieces: one register serves them.
-      segment.runs = memory_.take(copies > 1 ? height * copies : segment.tiles * block.cycles, path_.stored_slices, cuts > 1);
+      segment.runs =
+          memory_.take(copies > 1 ? height * copies : segment.tiles * block.cycles, path_.stored_slices, cuts > 1);
       if (segment.runs.empty()) {
         throw DoesNotFit(name + " of layer slot " + std::to_string(layer_slot) + " finds no SRAM", 0);
       }
@@ -86,25 +92,27 @@ Matrix Lowering::declare(const std::string& name, std::int32_t layer_slot, const
     for (const std::uint16_t base : block.registers) {
       for (const Hemisphere hemisphere : kHemispheres) {
         for (const WeightBlock::Segment& segment : block.segments) {
-         for (const Run& run : segment.runs) {
-          node::Allocation made;
-          made.tensor = out.stored;
-          made.hemisphere = hemisphere;
-          made.base_register = base;
-          made.row = block.first_row + (2 * segment.first + static_cast<std::int32_t>(hemisphere)) * block.cycles * streams + run.first * row_step;
-          made.slice = run.slice;
-          made.address = run.address;
-          made.count[0] = segment.tiles;
-          made.row_stride[0] = 2 * block.cycles * streams;
-          made.address_stride[0] = block.cycles;
-          made.count[1] = block.cycles;
-          made.row_stride[1] = streams;
-          made.address_stride[1] = 1;
-          made.count[2] = run.slices;
-          made.row_stride[2] = row_step;
-          made.slice_stride[2] = 1;
-          builder_.allocation(made);
-         }
+          for (const Run& run : segment.runs) {
+            node::Allocation made;
+            made.tensor = out.stored;
+            made.hemisphere = hemisphere;
+            made.base_register = base;
+            made.row = block.first_row +
+                       (2 * segment.first + static_cast<std::int32_t>(hemisphere)) * block.cycles * streams +
+                       run.first * row_step;
+            made.slice = run.slice;
+            made.address = run.address;
+            made.count[0] = segment.tiles;
+            made.row_stride[0] = 2 * block.cycles * streams;
+            made.address_stride[0] = block.cycles;
+            made.count[1] = block.cycles;
+            made.row_stride[1] = streams;
+            made.address_stride[1] = 1;
+            made.count[2] = run.slices;
+            made.row_stride[2] = row_step;
+            made.slice_stride[2] = 1;
+            builder_.allocation(made);
+          }
         }
       }
     }
@@ -114,7 +122,8 @@ Matrix Lowering::declare(const std::string& name, std::int32_t layer_slot, const
 
 std::int64_t Lowering::round_cycles(std::int32_t install_cycles, std::int32_t vectors, bool hides) const {
   if (hides) {
-    return std::max<std::int64_t>(install_cycles + (builder_.period() > 0 ? 1 : 0), std::int64_t{vectors} * path_.compute_cycles);
+    return std::max<std::int64_t>(install_cycles + (load_ == Load::kLoaded ? 1 : 0),
+                                  std::int64_t{vectors} * path_.compute_cycles);
   }
   return install_cycles + std::int64_t{vectors} * path_.compute_cycles;
 }
@@ -127,8 +136,12 @@ std::vector<Lowering::PlaneRows> Lowering::plane_rows() const {
   return {{0, planes, path_.stored_slices / planes, path_.stored_slices / planes}};
 }
 
-std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix, const WeightBlock& block, std::uint16_t base,
-                                           std::int32_t first_tile, std::int32_t tiles, std::int64_t round) {
+std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix,
+                                           const WeightBlock& block,
+                                           std::uint16_t base,
+                                           std::int32_t first_tile,
+                                           std::int32_t tiles,
+                                           std::int64_t round) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t streams = path_.stored_slices;
   const std::int32_t tile_rows = 2 * block.cycles * streams;
@@ -137,7 +150,8 @@ std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix, const WeightBlo
   const std::int64_t widen_lead = this->widen_lead();
   std::vector<Draft> out;
   for (const Hemisphere hemisphere : kHemispheres) {
-    const std::int32_t row = block.first_row + first_tile * tile_rows + static_cast<std::int32_t>(hemisphere) * block.cycles * streams;
+    const std::int32_t row =
+        block.first_row + first_tile * tile_rows + static_cast<std::int32_t>(hemisphere) * block.cycles * streams;
     for (const WeightBlock::Segment& segment : block.segments) {
       const std::int32_t from = std::max(segment.first, first_tile);
       const std::int32_t to = std::min(segment.first + segment.tiles, first_tile + tiles);
@@ -147,7 +161,13 @@ std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix, const WeightBlo
       for (const Run& run : segment.runs) {
         const std::int32_t position = chip.slice_position(run.slice);
         const std::int64_t lead = path_.widens ? -widen_lead - position : position - chip.mxm_position;
-        Draft read = unit(Opcode::kRead, lead + (from - first_tile) * round, hemisphere, run.slice, 0, {to - from, rounds.period}, columns);
+        Draft read = unit(Opcode::kRead,
+                          lead + (from - first_tile) * round,
+                          hemisphere,
+                          run.slice,
+                          0,
+                          {to - from, rounds.period},
+                          columns);
         read.instruction.count[2] = static_cast<std::uint16_t>(run.slices);
         read.instruction.index_stride[2] = 1;
         read.instruction.address = static_cast<std::uint16_t>(run.address + (from - segment.first) * block.cycles);
@@ -158,9 +178,11 @@ std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix, const WeightBlo
                         .direction = path_.widens ? Direction::kInward : Direction::kOutward,
                         .offset = run.first,
                         .stream_stride = 1};
-        auto value = operand(OperandKind::kOut, lane,
-                             {matrix.stored, row + (from - first_tile) * tile_rows + run.first, {tile_rows, streams, 1}},
-                             path_.widens ? chip.vxm_position : chip.mxm_position);
+        auto value =
+            operand(OperandKind::kOut,
+                    lane,
+                    {matrix.stored, row + (from - first_tile) * tile_rows + run.first, {tile_rows, streams, 1}},
+                    path_.widens ? chip.vxm_position : chip.mxm_position);
         value.is_registered = base != 0;
         add(read, value, -1);
         out.push_back(std::move(read));
@@ -168,15 +190,20 @@ std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix, const WeightBlo
     }
     if (path_.widens) {
       const auto at = static_cast<std::int32_t>(hemisphere);
-      Draft widen = unit(Opcode::kWiden, -widen_lead, hemisphere, at * path_.stored_slices, path_.stored_slices, rounds, columns);
+      Draft widen =
+          unit(Opcode::kWiden, -widen_lead, hemisphere, at * path_.stored_slices, path_.stored_slices, rounds, columns);
       widen.instruction.base_register = base;
-      auto in = operand(OperandKind::kIn, {.hemisphere = hemisphere, .direction = Direction::kInward, .streams = streams},
-                        {matrix.stored, row, {tile_rows, streams, 0}}, 0);
+      auto in = operand(OperandKind::kIn,
+                        {.hemisphere = hemisphere, .direction = Direction::kInward, .streams = streams},
+                        {matrix.stored, row, {tile_rows, streams, 0}},
+                        0);
       in.is_registered = base != 0;
       add(widen, in, -1);
       for (std::int32_t plane = 0; plane < 2; ++plane) {
-        auto made = operand(OperandKind::kOut, {.hemisphere = hemisphere, .streams = streams, .offset = plane * streams},
-                            {matrix.installed[static_cast<std::size_t>(plane)], row, {tile_rows, streams, 0}}, chip.mxm_position);
+        auto made = operand(OperandKind::kOut,
+                            {.hemisphere = hemisphere, .streams = streams, .offset = plane * streams},
+                            {matrix.installed[static_cast<std::size_t>(plane)], row, {tile_rows, streams, 0}},
+                            chip.mxm_position);
         made.is_registered = base != 0;
         add(widen, made, -1);
       }
@@ -189,83 +216,140 @@ std::vector<Draft> Lowering::weight_drafts(const Matrix& matrix, const WeightBlo
       install.instruction.base_register = base;
       const TensorId tensor_id = matrix.installed[static_cast<std::size_t>(planes.plane)];
       auto in = operand(OperandKind::kIn,
-                        {.hemisphere = hemisphere, .streams = planes.streams, .offset = planes.plane * planes.streams,
+                        {.hemisphere = hemisphere,
+                         .streams = planes.streams,
+                         .offset = planes.plane * planes.streams,
                          .stream_stride = planes.planes > 1 ? planes.streams : 0},
-                        {tensor_id, row, {tile_rows, streams, planes.row_step}}, 0);
-      auto tile = operand(OperandKind::kResident, {.hemisphere = hemisphere}, {tensor_id, row, {tile_rows, 0, planes.row_step}}, 0);
+                        {tensor_id, row, {tile_rows, streams, planes.row_step}},
+                        0);
+      auto tile = operand(
+          OperandKind::kResident, {.hemisphere = hemisphere}, {tensor_id, row, {tile_rows, 0, planes.row_step}}, 0);
       in.is_registered = tile.is_registered = base != 0;
       add(install, in, -1);
       add(install, tile, -1);
       out.push_back(std::move(install));
     }
   }
-  for (Draft& draft : out) {
-    draft.is_reserved = !phases_.empty();
-  }
   return out;
 }
 
-std::int32_t Lowering::take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to) {
-  const std::int32_t all = builder_.chip().mxm_accumulators_per_plane;
+bool Lowering::meets(
+    const Busy& busy, std::int32_t first, std::int32_t count, std::int64_t from, std::int64_t to) const {
+  if (busy.first >= first + count || first >= busy.first + busy.count) {
+    return false;
+  }
   const std::int64_t period = builder_.period();
-  const auto meets = [&](const Busy& busy) {
-    if (period == 0) {
-      return busy.from <= to && from <= busy.to;
-    }
-    const std::int64_t ahead = ((busy.from - from) % period + period) % period;  // busy starts so long after `from`
-    return ahead <= to - from || period - ahead <= busy.to - busy.from || to - from >= period;
-  };
-  for (std::int32_t first = 0; first + count <= all; first += count) {
+  if (period == 0) {
+    return busy.from <= to && from <= busy.to;
+  }
+  const std::int64_t ahead = ((busy.from - from) % period + period) % period;  // busy starts so long after `from`
+  return ahead <= to - from || period - ahead <= busy.to - busy.from || to - from >= period;
+}
+
+std::int32_t Lowering::take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to) {
+  // Round and round, so that a sum which stays longer than thought disturbs nobody soon.
+  const std::int32_t regions = builder_.chip().mxm_accumulators_per_plane / count;
+  for (std::int32_t i = 0; i < regions; ++i) {
+    const std::int32_t first = (next_accumulator_ / count + i) % regions * count;
     const bool is_free = std::none_of(accumulators_.begin(), accumulators_.end(), [&](const Busy& busy) {
-      return busy.first < first + count && first < busy.first + busy.count && meets(busy);
+      return meets(busy, first, count, from, to);
     });
     if (is_free) {
       accumulators_.push_back({first, count, from, to});
+      next_accumulator_ = first + count;
       return first;
     }
   }
   throw NoSchedule("accumulators");
 }
 
-void Lowering::extend_accumulators(std::int32_t first, std::int64_t to) {
-  for (auto busy = accumulators_.rbegin(); busy != accumulators_.rend(); ++busy) {
-    if (busy->first == first) {
-      busy->to = std::max(busy->to, to);
-      return;
+void Lowering::extend_accumulators(std::int32_t first, std::int64_t from, std::int64_t to) {
+  const auto own = std::find_if(accumulators_.rbegin(), accumulators_.rend(), [&](const Busy& busy) {
+    return busy.first <= first && first < busy.first + busy.count && busy.from <= from && from <= busy.to + 1;
+  });
+  LPU_CHECK(own != accumulators_.rend(), "accumulators of a sum");
+  if (own->to >= to) {
+    return;
+  }
+  own->to = to;
+  const Busy held = *own;
+  const auto met = std::count_if(accumulators_.begin(), accumulators_.end(), [&](const Busy& busy) {
+    return meets(busy, held.first, held.count, held.from, held.to);
+  });
+  if (met > 1 || (builder_.period() > 0 && held.to - held.from >= builder_.period())) {
+    throw NoSchedule("sums wait too long in the accumulators");
+  }
+}
+
+std::int32_t Lowering::hold_accumulators(std::size_t first_instruction,
+                                         std::int32_t accumulator,
+                                         std::int32_t count,
+                                         std::int64_t held_from,
+                                         std::int64_t start,
+                                         std::int64_t drain_from) {
+  if (accumulator < 0) {
+    accumulator = take_accumulators(count, start, drain_from + drain_slack());
+  } else {
+    extend_accumulators(accumulator, held_from, drain_from + drain_slack());
+  }
+  std::vector<node::Instruction>& placed = builder_.instructions();
+  for (std::size_t i = first_instruction; i < placed.size(); ++i) {
+    if (placed[i].opcode == Opcode::kCompute) {
+      placed[i].address = static_cast<std::uint16_t>(placed[i].address + accumulator);
     }
+  }
+  return accumulator;
+}
+
+void Lowering::reserve_windows() {
+  for (std::size_t i = 0; i < plan_.shapes.size(); ++i) {
+    auto streams = builder_.reserve(*plan_.shapes[i], plan_.phases[i]);
+    if (!streams) {
+      throw NoSchedule("window " + std::to_string(i) +
+                       " meets another: " + builder_.why_refused(*plan_.shapes[i], plan_.phases[i]));
+    }
+    reserved_streams_.push_back(std::move(*streams));
   }
 }
 
 std::int64_t Lowering::window_start(const Template& shape) {
   const std::int64_t earliest = builder_.ready_time(shape);
-  if (phases_.empty()) {
+  if (plan_.phases.empty()) {
     return earliest;
   }
-  LPU_CHECK(windows_.size() < phases_.size(), "more windows than phases");
+  LPU_CHECK(windows_.size() < plan_.phases.size(), "more windows than phases");
   const std::int64_t period = builder_.period();
-  const std::int64_t phase = phases_[windows_.size()];
+  const std::int64_t phase = plan_.phases[windows_.size()];
   return earliest + ((phase - earliest) % period + period) % period;
 }
 
 PlacementId Lowering::place_window(const Template& shape, std::int64_t length) {
   const std::int64_t ready = builder_.ready_time(shape);
   const std::int64_t start = window_start(shape);
-  const PlacementId id = phases_.empty() ? builder_.place(shape, start) : builder_.try_place(shape, start, 1);
-  if (id < 0) {
-    throw NoSchedule("a window's activations");
-  }
+  const PlacementId id = plan_.phases.empty()
+                             ? builder_.place(shape, start)
+                             : builder_.place_reserved(shape, start, reserved_streams_[windows_.size()]);
   // Where the window before it still held the ports, that is what it waited for.
-  if (phases_.empty() && last_window_ >= 0 && builder_.placement(id).start > ready && windows_.back().start + windows_.back().length > ready) {
+  if (plan_.phases.empty() && last_window_ >= 0 && builder_.placement(id).start > ready &&
+      windows_.back().start + windows_.back().length > ready) {
     builder_.set_cause(id, last_window_);
   }
   last_window_ = id;
-  windows_.push_back({.start = builder_.placement(id).start, .length = length, .ready = ready});
+  windows_.push_back({.start = builder_.placement(id).start, .length = length, .ready = ready, .shape = shape});
   return id;
 }
 
-Sums Lowering::multiply(const Matrix& matrix, std::size_t block_index, std::int32_t expert_slot, const Activation& activation,
-                        TensorId sums, std::int32_t row, std::int32_t first_tile, std::int32_t tiles, bool overwrites,
-                        std::int32_t accumulator) {
+Sums Lowering::multiply(const Matrix& matrix,
+                        std::size_t block_index,
+                        std::int32_t expert_slot,
+                        const Activation& activation,
+                        TensorId sums,
+                        std::int32_t row,
+                        std::int32_t first_tile,
+                        std::int32_t tiles,
+                        bool overwrites,
+                        std::int32_t accumulator,
+                        std::int64_t held_from) {
   const node::ChipSpec& chip = builder_.chip();
   const WeightBlock& block = matrix.blocks[block_index];
   const std::uint16_t base = block.registers[static_cast<std::size_t>(expert_slot)];
@@ -278,10 +362,12 @@ Sums Lowering::multiply(const Matrix& matrix, std::size_t block_index, std::int3
   shape.part = OperatorPart::kInstall;
   if (matrix.has_experts && request_.experts == ExpertMode::kIndirect) {
     // The routing loads the base registers of the expert slots.
-    shape.not_before = builder_.ready(routing_->part[1], own_slot() * batch_ * path_.wire_bytes, batch_ * path_.wire_bytes, &shape.after) + chip.mxm_position + widen_lead();
+    shape.not_before =
+        builder_.ready(
+            routing_->part[1], own_slot() * batch_ * path_.wire_bytes, batch_ * path_.wire_bytes, &shape.after) +
+        chip.mxm_position + widen_lead();
   }
   shape.drafts = weight_drafts(matrix, block, base, first_tile, tiles, round);
-  std::vector<std::size_t> computes;
   const std::int32_t first_free_stream = path_.hides_activations ? path_.install_streams : 0;
   for (std::int32_t half = 0; half < 2; ++half) {
     const auto h = static_cast<std::size_t>(half);
@@ -299,25 +385,40 @@ Sums Lowering::multiply(const Matrix& matrix, std::size_t block_index, std::int3
       const auto side = static_cast<std::size_t>(hemisphere);
       const VariableId vector = shape.value(width, first_free_stream);
       const Lane lane{.hemisphere = hemisphere, .variable = vector, .streams = width};
-      shape.drafts.push_back(read_rows(builder_, activation.buffer[side][h], row_of_tile, at, chip.mxm_position, lane, rounds, width,
-                                       tokens, activation.tiles[h] * width));
+      shape.drafts.push_back(read_rows(builder_,
+                                       activation.buffer[side][h],
+                                       row_of_tile,
+                                       at,
+                                       chip.mxm_position,
+                                       lane,
+                                       rounds,
+                                       width,
+                                       tokens,
+                                       activation.tiles[h] * width));
       for (const PlaneRows& planes : plane_rows()) {
         Draft compute = unit(Opcode::kCompute, at, hemisphere, planes.plane, 0, rounds, tokens);
         compute.instruction.count[2] = static_cast<std::uint16_t>(planes.planes);
         compute.instruction.index_stride[2] = planes.planes > 1 ? 1 : 0;
         compute.instruction.address_stride[1] = 1;
         compute.instruction.base_register = base;
-        compute.instruction.mode = overwrites && begin == first_tile ? static_cast<std::uint8_t>(node::kComputeOverwrites | 1U) : std::uint8_t{0};
+        compute.instruction.mode = overwrites && begin == first_tile
+                                       ? static_cast<std::uint8_t>(node::kComputeOverwrites | 1U)
+                                       : std::uint8_t{0};
         add(compute,
-            operand(OperandKind::kIn, lane, {activation.tensor[h], row_of_tile, {width, activation.tiles[h] * width, 0}}, 0), vector);
-        auto tile = operand(OperandKind::kResident, {.hemisphere = hemisphere},
-                            {matrix.installed[static_cast<std::size_t>(planes.plane)],
-                             block.first_row + begin * tile_rows + static_cast<std::int32_t>(hemisphere) * block.cycles * streams,
-                             {tile_rows, 0, planes.row_step}},
-                            0);
+            operand(OperandKind::kIn,
+                    lane,
+                    {activation.tensor[h], row_of_tile, {width, activation.tiles[h] * width, 0}},
+                    0),
+            vector);
+        auto tile = operand(
+            OperandKind::kResident,
+            {.hemisphere = hemisphere},
+            {matrix.installed[static_cast<std::size_t>(planes.plane)],
+             block.first_row + begin * tile_rows + static_cast<std::int32_t>(hemisphere) * block.cycles * streams,
+             {tile_rows, 0, planes.row_step}},
+            0);
         tile.is_registered = base != 0;
         add(compute, tile, -1);
-        computes.push_back(shape.drafts.size());
         shape.drafts.push_back(std::move(compute));
       }
     }
@@ -326,17 +427,10 @@ Sums Lowering::multiply(const Matrix& matrix, std::size_t block_index, std::int3
   shape.activation_slots = path_.hides_activations ? 0 : std::int64_t{tiles} * batch_ * path_.compute_cycles;
   const std::int64_t busy = tiles * round;
   const std::int64_t drain_after = last + chip.mxm_latency.count();
-  if (accumulator < 0) {
-    const std::int64_t start = window_start(shape);
-    accumulator = take_accumulators(batch_, start, start + drain_after + kDrainSlack);
-  } else {
-    extend_accumulators(accumulator, window_start(shape) + drain_after + kDrainSlack);
-  }
-  for (const std::size_t at : computes) {
-    shape.drafts[at].instruction.address = static_cast<std::uint16_t>(accumulator);
-  }
+  const std::size_t first_instruction = builder_.instructions().size();
   const PlacementId id = place_window(shape, busy);
   const std::int64_t start = builder_.placement(id).start;
+  accumulator = hold_accumulators(first_instruction, accumulator, batch_, held_from, start, start + drain_after);
   builder_.end_window(id, start + drain_after, std::int64_t{tiles} * block.cycles);
   return {.tensor = sums,
           .first_row = row,
@@ -347,7 +441,9 @@ Sums Lowering::multiply(const Matrix& matrix, std::size_t block_index, std::int3
           .placement = id};
 }
 
-std::vector<Sums> Lowering::multiply_all(const Matrix& matrix, std::int32_t layer_slot, const Activation& activation,
+std::vector<Sums> Lowering::multiply_all(const Matrix& matrix,
+                                         std::int32_t layer_slot,
+                                         const Activation& activation,
                                          std::int32_t expert_slot) {
   std::vector<TensorId> sources{matrix.installed[0]};
   if (matrix.installed[1] != matrix.installed[0]) {
@@ -360,16 +456,27 @@ std::vector<Sums> Lowering::multiply_all(const Matrix& matrix, std::int32_t laye
   }
   const auto blocks = static_cast<std::int32_t>(matrix.blocks.size());
   const std::string suffix = matrix.has_experts ? ".slot" + std::to_string(expert_slot) : "";
-  const TensorId sums = tensor(matrix.name + suffix + ".sums", layer_slot, blocks * batch_ * kPlaces * kSumStreams, sources);
+  const TensorId sums =
+      tensor(matrix.name + suffix + ".sums", layer_slot, blocks * batch_ * kPlaces * kSumStreams, sources);
   std::vector<Sums> out;
   for (std::int32_t b = 0; b < blocks; ++b) {
     const std::int32_t row = b * batch_ * kPlaces * kSumStreams;
-    const std::vector<std::int32_t> cuts = window_cuts(matrix.linear.tiles, matrix.blocks[static_cast<std::size_t>(b)].cycles);
+    const std::vector<std::int32_t> cuts =
+        window_cuts(matrix.linear.tiles, matrix.blocks[static_cast<std::size_t>(b)].cycles);
     Sums sum;
     sum.accumulator = -1;
     for (std::size_t cut = 0; cut + 1 < cuts.size(); ++cut) {
-      sum = multiply(matrix, static_cast<std::size_t>(b), expert_slot, activation, sums, row, cuts[cut], cuts[cut + 1] - cuts[cut],
-                     cut == 0, sum.accumulator);
+      sum = multiply(matrix,
+                     static_cast<std::size_t>(b),
+                     expert_slot,
+                     activation,
+                     sums,
+                     row,
+                     cuts[cut],
+                     cuts[cut + 1] - cuts[cut],
+                     cut == 0,
+                     sum.accumulator,
+                     sum.drain_from);
     }
     out.push_back(sum);
   }
@@ -379,7 +486,7 @@ std::vector<Sums> Lowering::multiply_all(const Matrix& matrix, std::int32_t laye
 std::vector<std::int32_t> Lowering::window_cuts(std::int32_t tiles, std::int32_t cycles) const {
   // A window longer than about 600 cycles finds no place in a crowded interval: cut it, the accumulators keep the sum.
   std::vector<std::int32_t> cuts{0};
-  if (builder_.period() > 0) {
+  if (load_ == Load::kLoaded) {
     const auto length = static_cast<std::int32_t>(tiles * round_cycles(cycles, batch_, path_.hides_activations));
     const std::int32_t parts = std::max(1, (length + kLongestWindow / 2) / kLongestWindow);
     for (std::int32_t part = 1; part < parts; ++part) {
@@ -390,8 +497,14 @@ std::vector<std::int32_t> Lowering::window_cuts(std::int32_t tiles, std::int32_t
   return cuts;
 }
 
-void Lowering::emit_part(Template& shape, std::int64_t at, const std::vector<std::pair<Lane, Rows>>& inputs, Opcode opcode,
-                         const PartPlan& plan, std::int32_t part_index, std::int32_t token, Gathered& out) {
+void Lowering::emit_part(Template& shape,
+                         std::int64_t at,
+                         const std::vector<std::pair<Lane, Rows>>& inputs,
+                         Opcode opcode,
+                         const PartPlan& plan,
+                         std::int32_t part_index,
+                         std::int32_t token,
+                         Gathered& out) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int64_t lanes = plan.lanes[static_cast<std::size_t>(part_index)];
@@ -437,10 +550,12 @@ void Lowering::emit_part(Template& shape, std::int64_t at, const std::vector<std
       }
       if (i < completed) {
         const VariableId packed = shape.value(width);
-        const Lane inward{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = packed, .streams = width};
+        const Lane inward{
+            .hemisphere = hemisphere, .direction = Direction::kInward, .variable = packed, .streams = width};
         const std::int32_t row = own_row + (group + i) * width;
         add(packing, operand(OperandKind::kOut, inward, {out.tensor, row}, position_of(builder_, buffer)), packed);
-        after.push_back(write_rows(builder_, buffer, row, at_sxm + i + chip.sxm_latency.count(), chip.sxm_position, inward));
+        after.push_back(
+            write_rows(builder_, buffer, row, at_sxm + i + chip.sxm_latency.count(), chip.sxm_position, inward));
       }
       after.push_back(std::move(packing));
     }
@@ -449,22 +564,31 @@ void Lowering::emit_part(Template& shape, std::int64_t at, const std::vector<std
   std::move(after.begin(), after.end(), std::back_inserter(shape.drafts));
 }
 
-PartPlan Lowering::plan_parts(const std::string& name, std::int32_t layer_slot, std::vector<std::int64_t> lanes,
-                              std::vector<TensorId> sources, const Packing& packing) {
+PartPlan Lowering::plan_parts(const std::string& name,
+                              std::int32_t layer_slot,
+                              std::vector<std::int64_t> lanes,
+                              std::vector<TensorId> sources,
+                              const Packing& packing) {
   PartPlan plan{.lanes = std::move(lanes)};
   for (std::size_t i = 0; i + 1 < plan.lanes.size(); ++i) {
     plan.packs = plan.packs || plan.lanes[i] != builder_.chip().vector_bytes;
   }
   LPU_CHECK(plan.packs || static_cast<std::int32_t>(plan.lanes.size()) == packing.groups, name);
   if (plan.packs) {
-    plan.part = tensor(name + ".part", layer_slot, static_cast<std::int32_t>(plan.lanes.size()) * batch_ * path_.wire_bytes, std::move(sources));
+    plan.part = tensor(name + ".part",
+                       layer_slot,
+                       static_cast<std::int32_t>(plan.lanes.size()) * batch_ * path_.wire_bytes,
+                       std::move(sources));
   }
   return plan;
 }
 
 std::vector<Lowering::Place> Lowering::places(bool pairs_columns) const {
   if (!path_.pairs_planes && !pairs_columns) {
-    return {{{Hemisphere::kWest, 0, 1}}, {{Hemisphere::kWest, 1, 1}}, {{Hemisphere::kEast, 0, 1}}, {{Hemisphere::kEast, 1, 1}}};
+    return {{{Hemisphere::kWest, 0, 1}},
+            {{Hemisphere::kWest, 1, 1}},
+            {{Hemisphere::kEast, 0, 1}},
+            {{Hemisphere::kEast, 1, 1}}};
   }
   if (path_.pairs_planes && pairs_columns) {
     return {{{Hemisphere::kWest, 0, 2}, {Hemisphere::kEast, 0, 2}}};
@@ -472,13 +596,17 @@ std::vector<Lowering::Place> Lowering::places(bool pairs_columns) const {
   return {{{Hemisphere::kWest, 0, 2}}, {{Hemisphere::kEast, 0, 2}}};
 }
 
-std::vector<std::pair<Lane, Rows>> Lowering::drain(Template& shape, const Sums& sum, const Place& place, std::int32_t token) {
+std::vector<std::pair<Lane, Rows>> Lowering::drain(Template& shape,
+                                                   const Sums& sum,
+                                                   const Place& place,
+                                                   std::int32_t token) {
   const node::ChipSpec& chip = builder_.chip();
   std::vector<std::pair<Lane, Rows>> out;
   for (const PlaceSide& side : place) {
     const std::int32_t streams = kSumStreams * side.planes;
     const VariableId value = shape.value(streams);
-    const Lane lane{.hemisphere = side.hemisphere, .direction = Direction::kInward, .variable = value, .streams = streams};
+    const Lane lane{
+        .hemisphere = side.hemisphere, .direction = Direction::kInward, .variable = value, .streams = streams};
     const std::int32_t row =
         sum.first_row + (token * kPlaces + static_cast<std::int32_t>(side.hemisphere) * 2 + side.plane) * kSumStreams;
     Draft draft = unit(Opcode::kDrain, 0, side.hemisphere, side.plane, 0);
@@ -489,7 +617,10 @@ std::vector<std::pair<Lane, Rows>> Lowering::drain(Template& shape, const Sums& 
     Lane each = lane;
     each.streams = kSumStreams;
     each.stream_stride = side.planes > 1 ? kSumStreams : 0;
-    add(draft, operand(OperandKind::kOut, each, {sum.tensor, row, {0, 0, side.planes > 1 ? kSumStreams : 0}}, chip.vxm_position), value);
+    add(draft,
+        operand(
+            OperandKind::kOut, each, {sum.tensor, row, {0, 0, side.planes > 1 ? kSumStreams : 0}}, chip.vxm_position),
+        value);
     shape.drafts.push_back(std::move(draft));
     out.emplace_back(lane, Rows{sum.tensor, row});
   }
@@ -507,12 +638,17 @@ void Lowering::discard(const Sums& sum, const Place& place, OperatorPart part) {
     for (Draft& draft : shape.drafts) {
       draft.instruction.operands[0].reach = static_cast<std::uint8_t>(builder_.chip().mxm_position);
     }
-    builder_.place(shape);
+    extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
   }
 }
 
-void Lowering::project(const std::string& name, std::int32_t layer_slot, const std::vector<Sums>& sums, Opcode opcode,
-                       bool pairs_columns, Gathered& out, OperatorPart part) {
+void Lowering::project(const std::string& name,
+                       std::int32_t layer_slot,
+                       const std::vector<Sums>& sums,
+                       Opcode opcode,
+                       bool pairs_columns,
+                       Gathered& out,
+                       OperatorPart part) {
   const node::ChipSpec& chip = builder_.chip();
   const std::vector<Place> all_places = places(pairs_columns);
   std::vector<std::int64_t> lanes;
@@ -541,10 +677,12 @@ void Lowering::project(const std::string& name, std::int32_t layer_slot, const s
       shape.not_before = sum.drain_from;
       shape.after = sum.placement;
       const auto inputs = drain(shape, sum, all_places[order[i].second], token);
-      emit_part(shape, chip.mxm_position - chip.vxm_position, inputs, opcode, plan, static_cast<std::int32_t>(i), token, out);
+      emit_part(
+          shape, chip.mxm_position - chip.vxm_position, inputs, opcode, plan, static_cast<std::int32_t>(i), token, out);
       // The SXM joins parts in order.
       const PlacementId id = builder_.place(shape, plan.packs ? last[static_cast<std::size_t>(token)] + 2 : 0);
       last[static_cast<std::size_t>(token)] = builder_.placement(id).start;
+      extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(id).start);
     }
   }
 }

@@ -16,8 +16,8 @@ using node::TensorScope;
 
 namespace {
 constexpr std::int32_t kFloatStreams = 4;
-// Scratch slices by role (taken modulo the slices that the stage keeps for scratch): what one pass reads and writes at a
-// time lies in different slices.
+// Scratch slices by role (taken modulo the slices that the stage keeps for scratch): what one pass reads and writes at
+// a time lies in different slices.
 constexpr std::int32_t kGatheredSlice = 0;
 constexpr std::int32_t kOwnWestSlice = 0;
 constexpr std::int32_t kGammaSlice = 4;
@@ -25,12 +25,23 @@ constexpr std::int32_t kActivationSlice = 8;
 constexpr std::int32_t kScalarSlice = 8;
 }  // namespace
 
-TensorId Lowering::tensor(const std::string& name, std::int32_t layer_slot, std::int32_t rows, std::vector<TensorId> sources,
+TensorId Lowering::tensor(const std::string& name,
+                          std::int32_t layer_slot,
+                          std::int32_t rows,
+                          std::vector<TensorId> sources,
                           TensorScope scope) {
-  return builder_.tensor({.name = name, .scope = scope, .owner = TensorOwner::kChip, .layer_slot = layer_slot, .rows = rows, .sources = std::move(sources)});
+  return builder_.tensor({.name = name,
+                          .scope = scope,
+                          .owner = TensorOwner::kChip,
+                          .layer_slot = layer_slot,
+                          .rows = rows,
+                          .sources = std::move(sources)});
 }
 
-Gathered Lowering::gathered(const std::string& name, std::int32_t layer_slot, const Packing& packing, std::vector<TensorId> sources,
+Gathered Lowering::gathered(const std::string& name,
+                            std::int32_t layer_slot,
+                            const Packing& packing,
+                            std::vector<TensorId> sources,
                             std::int32_t alternate) {
   const std::int32_t per_slot = batch_ * rows_per_token(packing);
   const std::int32_t width = path_.wire_bytes;
@@ -46,13 +57,21 @@ Gathered Lowering::gathered(const std::string& name, std::int32_t layer_slot, co
   const std::int32_t slice = kGatheredSlice + (alternate % 2) * width;
   if (shard_.west_slots() > 0) {
     out.part[0] = builder_.buffer(out.tensor, Hemisphere::kWest, slice, width, shard_.west_slots() * per_slot);
-    out.own_west = builder_.buffer(out.tensor, Hemisphere::kWest, kOwnWestSlice + 4 + (alternate % 2) * width, width, per_slot, own_slot() * per_slot);
+    out.own_west = builder_.buffer(out.tensor,
+                                   Hemisphere::kWest,
+                                   kOwnWestSlice + 4 + (alternate % 2) * width,
+                                   width,
+                                   per_slot,
+                                   own_slot() * per_slot);
   }
-  out.part[1] = builder_.buffer(out.tensor, Hemisphere::kEast, slice, width, shard_.east_slots() * per_slot, own_slot() * per_slot);
+  out.part[1] = builder_.buffer(
+      out.tensor, Hemisphere::kEast, slice, width, shard_.east_slots() * per_slot, own_slot() * per_slot);
   return out;
 }
 
-Activation Lowering::activation(const std::string& name, std::int32_t layer_slot, const Packing& packing,
+Activation Lowering::activation(const std::string& name,
+                                std::int32_t layer_slot,
+                                const Packing& packing,
                                 const std::vector<TensorId>& sources) {
   Activation out;
   const std::int32_t width = path_.activation_streams;
@@ -66,7 +85,8 @@ Activation Lowering::activation(const std::string& name, std::int32_t layer_slot
     out.tensor[half] = tensor(name + (half == 0 ? ".west" : ".east"), layer_slot, rows, sources);
     for (const Hemisphere hemisphere : kHemispheres) {
       const std::int32_t slice = kActivationSlice + static_cast<std::int32_t>(half) * width;
-      out.buffer[static_cast<std::size_t>(hemisphere)][half] = builder_.buffer(out.tensor[half], hemisphere, slice, width, rows);
+      out.buffer[static_cast<std::size_t>(hemisphere)][half] =
+          builder_.buffer(out.tensor[half], hemisphere, slice, width, rows);
     }
   }
   return out;
@@ -89,7 +109,8 @@ void Lowering::gather_row(Gathered& value, std::int32_t row_in_part, std::uint16
     const std::int32_t first = is_west ? 0 : kWestLocalLinks;
     const VariableId vector = send.value(1);
     const Lane lane{.hemisphere = hemisphere, .variable = vector};
-    send.drafts.push_back(read_row(builder_, is_west ? value.own_west : value.part[1], own_row, lead, chip.sxm_position, lane));
+    send.drafts.push_back(
+        read_row(builder_, is_west ? value.own_west : value.part[1], own_row, lead, chip.sxm_position, lane));
     const std::int32_t at = send.drafts.back().instruction.start;
     // Both reads start together; the later of the two slices' distances decides when the links get their vector.
     const std::int32_t push = at + chip.sxm_position - chip.slice_position(send.drafts.back().instruction.index);
@@ -152,12 +173,17 @@ void Lowering::gather_row(Gathered& value, std::int32_t row_in_part, std::uint16
       Draft in = unit(Opcode::kReceive, stagger, hemisphere, link, 0);
       in.instruction.transfer = transfer;
       in.instruction.argument = static_cast<std::int32_t>(wait + stagger);
-      add(in, operand(OperandKind::kOut, lane, {value.tensor, slot * per_slot + row_in_part}, position_of(builder_, buffer)), variable);
+      add(in,
+          operand(
+              OperandKind::kOut, lane, {value.tensor, slot * per_slot + row_in_part}, position_of(builder_, buffer)),
+          variable);
       take.drafts.push_back(std::move(in));
-      take.drafts.push_back(write_row(builder_, buffer, slot * per_slot + row_in_part, stagger, chip.sxm_position, lane));
+      take.drafts.push_back(
+          write_row(builder_, buffer, slot * per_slot + row_in_part, stagger, chip.sxm_position, lane));
       takes.emplace_back(link, arrival + wait + stagger);
     }
-    const bool may = std::all_of(takes.begin(), takes.end(), [&](const auto& at) { return table.may_take(at.first, arrival, at.second); });
+    const bool may = std::all_of(
+        takes.begin(), takes.end(), [&](const auto& at) { return table.may_take(at.first, arrival, at.second); });
     if (may && builder_.try_place(take, arrival + wait, 1) >= 0) {
       for (const auto& [link, at] : takes) {
         table.receive(link, arrival, at);
@@ -179,8 +205,15 @@ void Lowering::gather(Gathered& value, const std::string& name, std::int32_t lay
   }
 }
 
-Scalar Lowering::reduce(const std::string& name, std::int32_t layer_slot, TensorId partial, const std::array<BufferId, 2>& parts,
-                        std::int32_t first_row, std::int32_t groups, Opcode combine, Opcode finish, Hemisphere hemisphere,
+Scalar Lowering::reduce(const std::string& name,
+                        std::int32_t layer_slot,
+                        TensorId partial,
+                        const std::array<BufferId, 2>& parts,
+                        std::int32_t first_row,
+                        std::int32_t groups,
+                        Opcode combine,
+                        Opcode finish,
+                        Hemisphere hemisphere,
                         OperatorPart part) {
   if (part == OperatorPart::kVxm) {
     part = OperatorPart::kSxm;  // the trips are what it waits for
@@ -189,14 +222,16 @@ Scalar Lowering::reduce(const std::string& name, std::int32_t layer_slot, Tensor
   const std::int64_t out_trip = chip.sxm_position - chip.vxm_position;
   const std::int32_t alu = 8 + 2 * static_cast<std::int32_t>(hemisphere);
   const std::int64_t step_latency = node::latency(combine, chip).count();
-  const std::int64_t trip = step_latency + out_trip + chip.sxm_latency.count() + out_trip;  // VXM issue to next VXM issue
+  const std::int64_t trip =
+      step_latency + out_trip + chip.sxm_latency.count() + out_trip;  // VXM issue to next VXM issue
   constexpr std::int32_t kTrips = 3;
   std::array<TensorId, kTrips + 1> whole{};
   std::array<TensorId, kTrips> moved{};
   whole[0] = tensor(name + ".combined", layer_slot, kFloatStreams, {partial});
   for (std::size_t i = 0; i < kTrips; ++i) {
     moved[i] = tensor(name + ".moved" + std::to_string(i), layer_slot, kFloatStreams, {whole[i]});
-    whole[i + 1] = tensor(i + 1 < kTrips ? name + ".folded" + std::to_string(i) : name, layer_slot, kFloatStreams, {moved[i]});
+    whole[i + 1] =
+        tensor(i + 1 < kTrips ? name + ".folded" + std::to_string(i) : name, layer_slot, kFloatStreams, {moved[i]});
   }
   Scalar out{.tensor = whole[kTrips],
              .buffer = builder_.buffer(whole[kTrips], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams),
@@ -222,7 +257,10 @@ Scalar Lowering::reduce(const std::string& name, std::int32_t layer_slot, Tensor
       add(first, operand(OperandKind::kIn, in, {partial, row, {kFloatStreams, 0, 0}}, 0), value);
     }
     const VariableId made = shape.value(kFloatStreams);
-    add(first, operand(OperandKind::kOut, lane(made, Direction::kOutward), {whole[0]}, chip.sxm_position, groups > 1 ? 1U : 0U), made);
+    add(first,
+        operand(
+            OperandKind::kOut, lane(made, Direction::kOutward), {whole[0]}, chip.sxm_position, groups > 1 ? 1U : 0U),
+        made);
     shape.drafts.push_back(std::move(first));
     return std::pair(made, last + step_latency);
   };
@@ -255,7 +293,11 @@ Scalar Lowering::reduce(const std::string& name, std::int32_t layer_slot, Tensor
       vxm += trip;
       value = fold(shape, i, back, vxm, i + 1 < kTrips ? chip.sxm_position : position_of(builder_, out.buffer));
     }
-    shape.drafts.push_back(write_rows(builder_, out.buffer, 0, vxm + node::latency(finish, chip).count(), chip.vxm_position,
+    shape.drafts.push_back(write_rows(builder_,
+                                      out.buffer,
+                                      0,
+                                      vxm + node::latency(finish, chip).count(),
+                                      chip.vxm_position,
                                       lane(value, Direction::kOutward)));
     if (builder_.period() == 0) {
       builder_.place(shape);
@@ -270,7 +312,6 @@ Scalar Lowering::reduce(const std::string& name, std::int32_t layer_slot, Tensor
   std::array<BufferId, kTrips> whole_rows{};
   for (std::size_t i = 0; i < kTrips; ++i) {
     moved_rows[i] = builder_.buffer(moved[i], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams);
-    whole_rows[i] = builder_.buffer(whole[i], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams);
     Template there;
     there.part = part;
     VariableId value = -1;
@@ -282,23 +323,31 @@ Scalar Lowering::reduce(const std::string& name, std::int32_t layer_slot, Tensor
     } else {
       value = there.value(kFloatStreams);
       at_sxm = chip.sxm_position;
-      there.drafts.push_back(read_rows(builder_, whole_rows[i], 0, at_sxm, chip.sxm_position, lane(value, Direction::kOutward)));
+      there.drafts.push_back(
+          read_rows(builder_, whole_rows[i], 0, at_sxm, chip.sxm_position, lane(value, Direction::kOutward)));
     }
     const VariableId back = move(there, i, value, at_sxm, position_of(builder_, moved_rows[i]));
-    there.drafts.push_back(write_rows(builder_, moved_rows[i], 0, at_sxm + chip.sxm_latency.count(), chip.sxm_position,
+    there.drafts.push_back(write_rows(builder_,
+                                      moved_rows[i],
+                                      0,
+                                      at_sxm + chip.sxm_latency.count(),
+                                      chip.sxm_position,
                                       lane(back, Direction::kInward)));
     builder_.place(there);
     Template here;
     here.part = part;
     const VariableId read = here.value(kFloatStreams);
     here.drafts.push_back(read_rows(builder_, moved_rows[i], 0, 0, chip.vxm_position, lane(read, Direction::kInward)));
-    const BufferId target = i + 1 < kTrips ? builder_.buffer(whole[i + 1], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams) : out.buffer;
+    const BufferId target = i + 1 < kTrips
+                                ? builder_.buffer(whole[i + 1], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams)
+                                : out.buffer;
     if (i + 1 < kTrips) {
       whole_rows[i + 1] = target;
     }
     const VariableId made = fold(here, i, read, 0, position_of(builder_, target));
     const Opcode opcode = i + 1 < kTrips ? combine : finish;
-    here.drafts.push_back(write_rows(builder_, target, 0, node::latency(opcode, chip).count(), chip.vxm_position, lane(made, Direction::kOutward)));
+    here.drafts.push_back(write_rows(
+        builder_, target, 0, node::latency(opcode, chip).count(), chip.vxm_position, lane(made, Direction::kOutward)));
     builder_.place(here);
   }
   return out;
@@ -309,8 +358,13 @@ std::array<BufferId, 2> Lowering::partials(TensorId tensor, std::int32_t rows_pe
           builder_.buffer(tensor, Hemisphere::kEast, slice, kFloatStreams, rows_per_side, rows_per_side)};
 }
 
-void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::optional<Scalar>& scale,
-                          const std::optional<Scalar>& quantum, const Gamma* gamma, const Activation& out, TensorId intermediate,
+void Lowering::scale_pass(const Gathered& value,
+                          std::int32_t token,
+                          const std::optional<Scalar>& scale,
+                          const std::optional<Scalar>& quantum,
+                          const Gamma* gamma,
+                          const Activation& out,
+                          TensorId intermediate,
                           OperatorPart part) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
@@ -336,7 +390,12 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
     if (value.packing.remainder > 0) {
       const std::int32_t joined = out.rows.slots_per_tile;
       for (std::int32_t slot = 0; slot < slots; slot += joined) {
-        pieces[half].push_back({slot, std::min(joined, slots - slot), value.packing.full, 1, slots * value.packing.full + slot / joined, true});
+        pieces[half].push_back({slot,
+                                std::min(joined, slots - slot),
+                                value.packing.full,
+                                1,
+                                slots * value.packing.full + slot / joined,
+                                true});
       }
     }
   }
@@ -349,13 +408,27 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
     const std::int64_t second = in_two ? chip.vxm_latency.count() : 0;
     if (scale) {
       scale_value = shape.value(kFloatStreams);
-      shape.drafts.push_back(read_rows(builder_, scale->buffer, scale->row, 0, chip.vxm_position,
-                                       {.hemisphere = scale->hemisphere, .direction = Direction::kInward, .variable = scale_value, .streams = kFloatStreams}));
+      shape.drafts.push_back(read_rows(builder_,
+                                       scale->buffer,
+                                       scale->row,
+                                       0,
+                                       chip.vxm_position,
+                                       {.hemisphere = scale->hemisphere,
+                                        .direction = Direction::kInward,
+                                        .variable = scale_value,
+                                        .streams = kFloatStreams}));
     }
     if (quantum) {
       quantum_value = shape.value(kFloatStreams);
-      shape.drafts.push_back(read_rows(builder_, quantum->buffer, quantum->row, second, chip.vxm_position,
-                                       {.hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = quantum_value, .streams = kFloatStreams}));
+      shape.drafts.push_back(read_rows(builder_,
+                                       quantum->buffer,
+                                       quantum->row,
+                                       second,
+                                       chip.vxm_position,
+                                       {.hemisphere = quantum->hemisphere,
+                                        .direction = Direction::kInward,
+                                        .variable = quantum_value,
+                                        .streams = kFloatStreams}));
     }
     for (std::size_t half = 0; half < 2; ++half) {
       if (step >= pieces[half].size()) {
@@ -364,7 +437,8 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
       const Stretch& piece = pieces[half][step];
       const Hemisphere hemisphere = kHemispheres[half];
       const std::int32_t slot_base = half == 0 ? 0 : own_slot();
-      const std::int32_t row = (slot_base + piece.first_slot) * per_slot + token * per_token + piece.first_group * width;
+      const std::int32_t row =
+          (slot_base + piece.first_slot) * per_slot + token * per_token + piece.first_group * width;
       const Repeat groups{piece.groups, pass_period_};
       const Repeat slots{piece.slots, pass_period_ * piece.groups};
       const unsigned hold = piece.joins && piece.slots > 1 ? 1U : 0U;  // loop 0 runs over the joined slots
@@ -373,7 +447,8 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
 
       const VariableId x = shape.value(width);
       const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-      shape.drafts.push_back(read_rows(builder_, value.part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
+      shape.drafts.push_back(
+          read_rows(builder_, value.part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
       std::pair<Lane, Rows> input{x_lane, {value.tensor, row, {per_slot, width, 0}}};
       if (in_two) {
         Draft scaling = unit(Opcode::kScale, 0, hemisphere, alu, 2, slots, groups);
@@ -382,19 +457,27 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
           const VariableId g = shape.value(width);
           const Lane g_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = g, .streams = width};
           const std::int32_t g_row = (slot_base + piece.first_slot) * per_token + piece.first_group * width;
-          shape.drafts.push_back(read_rows(builder_, gamma->rows[half], g_row, 0, chip.vxm_position, g_lane, slots, per_token, groups, width));
+          shape.drafts.push_back(read_rows(
+              builder_, gamma->rows[half], g_row, 0, chip.vxm_position, g_lane, slots, per_token, groups, width));
           add(scaling, operand(OperandKind::kIn, g_lane, {gamma->tensor, g_row, {per_token, width, 0}}, 0), g);
         }
         add(scaling,
             operand(OperandKind::kIn,
-                    {.hemisphere = scale->hemisphere, .direction = Direction::kInward, .variable = scale_value, .streams = kFloatStreams},
-                    {scale->tensor, scale->row}, 0, hold_scalar),
+                    {.hemisphere = scale->hemisphere,
+                     .direction = Direction::kInward,
+                     .variable = scale_value,
+                     .streams = kFloatStreams},
+                    {scale->tensor, scale->row},
+                    0,
+                    hold_scalar),
             scale_value);
         const VariableId t = shape.value(kFloatStreams);
         const Lane t_lane{.hemisphere = hemisphere, .variable = t, .streams = kFloatStreams};
         const std::int32_t t_per_slot = kFloatStreams * value.packing.groups;
-        const Rows t_rows{intermediate, ((slot_base + piece.first_slot) * batch_ + token) * t_per_slot + piece.first_group * kFloatStreams,
-                          {t_per_slot * batch_, kFloatStreams, 0}};
+        const Rows t_rows{
+            intermediate,
+            ((slot_base + piece.first_slot) * batch_ + token) * t_per_slot + piece.first_group * kFloatStreams,
+            {t_per_slot * batch_, kFloatStreams, 0}};
         add(scaling, operand(OperandKind::kOut, t_lane, t_rows, chip.vxm_position), t);
         shape.drafts.push_back(std::move(scaling));
         input = {t_lane, t_rows};
@@ -404,11 +487,17 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
       if (quantum) {
         add(finishing,
             operand(OperandKind::kIn,
-                    {.hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = quantum_value, .streams = kFloatStreams},
-                    {quantum->tensor, quantum->row}, 0, hold_scalar),
+                    {.hemisphere = quantum->hemisphere,
+                     .direction = Direction::kInward,
+                     .variable = quantum_value,
+                     .streams = kFloatStreams},
+                    {quantum->tensor, quantum->row},
+                    0,
+                    hold_scalar),
             quantum_value);
       }
-      const std::int64_t made_at = second + chip.vxm_latency.count() + (hold != 0 ? (piece.slots - 1) * slots.period : 0);
+      const std::int64_t made_at =
+          second + chip.vxm_latency.count() + (hold != 0 ? (piece.slots - 1) * slots.period : 0);
       const std::int32_t made_row = (token * out.tiles[half] + piece.tile) * made_width;
       const std::int32_t slot_step = piece.joins ? 0 : piece.groups * made_width;
       for (const Hemisphere side : kHemispheres) {
@@ -416,10 +505,22 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
         const VariableId made = shape.value(made_width);
         const Lane made_lane{.hemisphere = side, .variable = made, .streams = made_width};
         add(finishing,
-            operand(OperandKind::kOut, made_lane, {out.tensor[half], made_row, {slot_step, made_width, 0}}, position_of(builder_, buffer), hold),
+            operand(OperandKind::kOut,
+                    made_lane,
+                    {out.tensor[half], made_row, {slot_step, made_width, 0}},
+                    position_of(builder_, buffer),
+                    hold),
             made);
-        shape.drafts.push_back(write_rows(builder_, buffer, made_row, made_at, chip.vxm_position, made_lane,
-                                          piece.joins ? Repeat{} : slots, slot_step, piece.joins ? Repeat{} : groups, made_width));
+        shape.drafts.push_back(write_rows(builder_,
+                                          buffer,
+                                          made_row,
+                                          made_at,
+                                          chip.vxm_position,
+                                          made_lane,
+                                          piece.joins ? Repeat{} : slots,
+                                          slot_step,
+                                          piece.joins ? Repeat{} : groups,
+                                          made_width));
       }
       shape.drafts.push_back(std::move(finishing));
     }
@@ -427,8 +528,15 @@ void Lowering::scale_pass(const Gathered& value, std::int32_t token, const std::
   }
 }
 
-void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std::optional<Scalar>& scale, const std::optional<Scalar>& quantum,
-                           const Gamma* gamma, const Activation& out, const std::string& name, std::int32_t layer_slot, OperatorPart part) {
+void Lowering::joined_pass(const Gathered& value,
+                           std::int32_t token,
+                           const std::optional<Scalar>& scale,
+                           const std::optional<Scalar>& quantum,
+                           const Gamma* gamma,
+                           const Activation& out,
+                           const std::string& name,
+                           std::int32_t layer_slot,
+                           OperatorPart part) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t made_width = path_.activation_streams;
@@ -439,9 +547,9 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
 
   // One step: a group enters the SXM and, where it fills a row, the row leaves for the VXM.
   struct Step {
-    std::int32_t row = -1;      ///< of the gathered tensor; -1: nothing enters (flush)
+    std::int32_t row = -1;  ///< of the gathered tensor; -1: nothing enters (flush)
     std::int32_t gamma_row = 0;
-    std::int32_t tile = -1;     ///< -1: no row is full yet
+    std::int32_t tile = -1;  ///< -1: no row is full yet
   };
   std::array<std::vector<Step>, 2> steps;
   std::array<bool, 2> has_rest{};
@@ -452,7 +560,8 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
     for (std::int32_t slot = 0; slot < slots[half]; ++slot) {
       for (std::int32_t group = 0; group < value.packing.groups; ++group) {
         filled += group < value.packing.full ? lanes : value.packing.remainder;
-        Step step{.row = (base + slot) * per_slot + token * per_token + group * width, .gamma_row = (base + slot) * per_token + group * width};
+        Step step{.row = (base + slot) * per_slot + token * per_token + group * width,
+                  .gamma_row = (base + slot) * per_token + group * width};
         if (filled >= lanes) {
           filled -= lanes;
           step.tile = tile++;
@@ -469,12 +578,14 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
   std::vector<TensorId> entering_sources{value.tensor};
   TensorId entering = value.tensor;
   if (scale) {
-    entering = tensor(name + ".scaled", layer_slot, shard_.tensor_parallel * per_slot, {value.tensor, gamma->tensor, scale->tensor});
+    entering = tensor(
+        name + ".scaled", layer_slot, shard_.tensor_parallel * per_slot, {value.tensor, gamma->tensor, scale->tensor});
   }
   std::array<TensorId, 2> joined{};
   for (std::size_t half = 0; half < 2; ++half) {
     if (slots[half] > 0) {
-      joined[half] = tensor(name + (half == 0 ? ".west" : ".east"), layer_slot, (out.tiles[half] + 1) * width, {entering});
+      joined[half] =
+          tensor(name + (half == 0 ? ".west" : ".east"), layer_slot, (out.tiles[half] + 1) * width, {entering});
     }
   }
   TensorId together = 0;
@@ -499,8 +610,15 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
     VariableId scale_value = -1;
     if (scale && !is_shared) {
       scale_value = shape.value(kFloatStreams);
-      shape.drafts.push_back(read_rows(builder_, scale->buffer, scale->row, 0, chip.vxm_position,
-                                       {.hemisphere = scale->hemisphere, .direction = Direction::kInward, .variable = scale_value, .streams = kFloatStreams}));
+      shape.drafts.push_back(read_rows(builder_,
+                                       scale->buffer,
+                                       scale->row,
+                                       0,
+                                       chip.vxm_position,
+                                       {.hemisphere = scale->hemisphere,
+                                        .direction = Direction::kInward,
+                                        .variable = scale_value,
+                                        .streams = kFloatStreams}));
     }
     bool is_used_scale = false;
     std::array<std::pair<Lane, Rows>, 2> rows_out;
@@ -527,8 +645,12 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
           add(scaling, operand(OperandKind::kIn, g_lane, {gamma->tensor, step.gamma_row}, 0), g);
           add(scaling,
               operand(OperandKind::kIn,
-                      {.hemisphere = scale->hemisphere, .direction = Direction::kInward, .variable = scale_value, .streams = kFloatStreams},
-                      {scale->tensor, scale->row}, 0),
+                      {.hemisphere = scale->hemisphere,
+                       .direction = Direction::kInward,
+                       .variable = scale_value,
+                       .streams = kFloatStreams},
+                      {scale->tensor, scale->row},
+                      0),
               scale_value);
           const VariableId scaled = shape.value(width);
           const Lane scaled_lane{.hemisphere = hemisphere, .variable = scaled, .streams = width};
@@ -550,7 +672,10 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
       }
       shape.drafts.push_back(std::move(packing));
     }
-    LPU_CHECK(is_used_scale || scale_value < 0 || std::none_of(steps.begin(), steps.end(), [&](const auto& s) { return i < s.size() && s[i].row >= 0; }), name);
+    LPU_CHECK(
+        is_used_scale || scale_value < 0 ||
+            std::none_of(steps.begin(), steps.end(), [&](const auto& s) { return i < s.size() && s[i].row >= 0; }),
+        name);
     if (scale_value >= 0 && !is_used_scale) {
       shape.drafts.erase(shape.drafts.begin());
     }
@@ -558,7 +683,9 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
     if (is_shared) {
       Draft adding = unit(Opcode::kAdd, at_vxm, Hemisphere::kWest, 8, 1);
       for (std::size_t half = 0; half < 2; ++half) {
-        add(adding, operand(OperandKind::kIn, rows_out[half].first, rows_out[half].second, 0), rows_out[half].first.variable);
+        add(adding,
+            operand(OperandKind::kIn, rows_out[half].first, rows_out[half].second, 0),
+            rows_out[half].first.variable);
       }
       const VariableId t = shape.value(kFloatStreams);
       const Lane lane{.hemisphere = Hemisphere::kEast, .variable = t, .streams = kFloatStreams};
@@ -574,16 +701,26 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
         continue;
       }
       const std::int32_t tile = is_shared ? out.tiles[1] - 1 : steps[half][i].tile;
-      Draft finishing = unit(quantum ? Opcode::kQuantise : Opcode::kConvert, finish_at, kHemispheres[half], 4 + 2 * static_cast<std::int32_t>(half), 2);
-      add(finishing, operand(OperandKind::kIn, rows_out[half].first, rows_out[half].second, 0), rows_out[half].first.variable);
+      Draft finishing = unit(quantum ? Opcode::kQuantise : Opcode::kConvert,
+                             finish_at,
+                             kHemispheres[half],
+                             4 + 2 * static_cast<std::int32_t>(half),
+                             2);
+      add(finishing,
+          operand(OperandKind::kIn, rows_out[half].first, rows_out[half].second, 0),
+          rows_out[half].first.variable);
       if (quantum) {
         const bool is_first = quantum_value < 0;
         if (is_first) {
           quantum_value = shape.value(kFloatStreams);
         }
-        const Lane lane{.hemisphere = quantum->hemisphere, .direction = Direction::kInward, .variable = quantum_value, .streams = kFloatStreams};
+        const Lane lane{.hemisphere = quantum->hemisphere,
+                        .direction = Direction::kInward,
+                        .variable = quantum_value,
+                        .streams = kFloatStreams};
         if (is_first) {
-          shape.drafts.push_back(read_rows(builder_, quantum->buffer, quantum->row, finish_at, chip.vxm_position, lane));
+          shape.drafts.push_back(
+              read_rows(builder_, quantum->buffer, quantum->row, finish_at, chip.vxm_position, lane));
         }
         add(finishing, operand(OperandKind::kIn, lane, {quantum->tensor, quantum->row}, 0), quantum_value);
       }
@@ -592,8 +729,11 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
         const BufferId buffer = out.buffer[static_cast<std::size_t>(side)][half];
         const VariableId made = shape.value(made_width);
         const Lane lane{.hemisphere = side, .variable = made, .streams = made_width};
-        add(finishing, operand(OperandKind::kOut, lane, {out.tensor[half], made_row}, position_of(builder_, buffer)), made);
-        shape.drafts.push_back(write_rows(builder_, buffer, made_row, finish_at + chip.vxm_latency.count(), chip.vxm_position, lane));
+        add(finishing,
+            operand(OperandKind::kOut, lane, {out.tensor[half], made_row}, position_of(builder_, buffer)),
+            made);
+        shape.drafts.push_back(
+            write_rows(builder_, buffer, made_row, finish_at + chip.vxm_latency.count(), chip.vxm_position, lane));
       }
       shape.drafts.push_back(std::move(finishing));
     }
@@ -602,7 +742,10 @@ void Lowering::joined_pass(const Gathered& value, std::int32_t token, const std:
   }
 }
 
-Activation Lowering::normalise(const std::string& name, std::int32_t layer_slot, Gathered& residual, const Gathered* update) {
+Activation Lowering::normalise(const std::string& name,
+                               std::int32_t layer_slot,
+                               Gathered& residual,
+                               const Gathered* update) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t per_token = rows_per_token(residual.packing);
@@ -613,7 +756,13 @@ Activation Lowering::normalise(const std::string& name, std::int32_t layer_slot,
   for (std::size_t half = 0; half < 2; ++half) {
     const std::int32_t slots = half == 0 ? shard_.west_slots() : shard_.east_slots();
     if (slots > 0) {
-      gamma.rows[half] = builder_.static_buffer(gamma.tensor, kHemispheres[half], kGammaSlice, width, slots * per_token, 0, 1,
+      gamma.rows[half] = builder_.static_buffer(gamma.tensor,
+                                                kHemispheres[half],
+                                                kGammaSlice,
+                                                width,
+                                                slots * per_token,
+                                                0,
+                                                1,
                                                 half == 0 ? 0 : own_slot() * per_token);
     }
   }
@@ -621,13 +770,18 @@ Activation Lowering::normalise(const std::string& name, std::int32_t layer_slot,
   if (update != nullptr) {
     sum = gathered(name + ".residual", layer_slot, residual.packing, {residual.tensor, update->tensor}, 0);
   }
-  const TensorId squares = tensor(name + ".squares", layer_slot, batch_ * 2 * kFloatStreams, {sum.tensor, gamma.tensor});
-  const TensorId largest = path_.quantises ? tensor(name + ".largest", layer_slot, batch_ * 2 * kFloatStreams, {sum.tensor, gamma.tensor}) : TensorId{0};
+  const TensorId squares =
+      tensor(name + ".squares", layer_slot, batch_ * 2 * kFloatStreams, {sum.tensor, gamma.tensor});
+  const TensorId largest =
+      path_.quantises ? tensor(name + ".largest", layer_slot, batch_ * 2 * kFloatStreams, {sum.tensor, gamma.tensor})
+                      : TensorId{0};
   const std::array<BufferId, 2> square_rows = partials(squares, batch_ * kFloatStreams);
-  const std::array<BufferId, 2> largest_rows = path_.quantises ? partials(largest, batch_ * kFloatStreams, 4) : std::array<BufferId, 2>{-1, -1};
+  const std::array<BufferId, 2> largest_rows =
+      path_.quantises ? partials(largest, batch_ * kFloatStreams, 4) : std::array<BufferId, 2>{-1, -1};
   std::vector<TensorId> sources{sum.tensor, gamma.tensor};
 
-  const TensorId scaled = tensor(name + ".scaled", layer_slot, batch_ * shard_.tensor_parallel * residual.packing.groups * kFloatStreams, sources);
+  const TensorId scaled = tensor(
+      name + ".scaled", layer_slot, batch_ * shard_.tensor_parallel * residual.packing.groups * kFloatStreams, sources);
   std::vector<TensorId> act_sources{scaled};
   const Activation out = activation(name + ".out", layer_slot, residual.packing, act_sources);
 
@@ -654,24 +808,28 @@ Activation Lowering::normalise(const std::string& name, std::int32_t layer_slot,
         for (const Gathered* term : {static_cast<const Gathered*>(&residual), update}) {
           const VariableId x = shape.value(width);
           const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-          shape.drafts.push_back(read_rows(builder_, term->part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
+          shape.drafts.push_back(
+              read_rows(builder_, term->part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
           add(adding, operand(OperandKind::kIn, x_lane, {term->tensor, row, {per_slot, width, 0}}, 0), x);
         }
         lane.direction = Direction::kOutward;
         at = chip.vxm_latency.count();
         add(adding, operand(OperandKind::kOut, lane, rows, position_of(builder_, sum.part[half])), value);
         shape.drafts.push_back(std::move(adding));
-        shape.drafts.push_back(write_rows(builder_, sum.part[half], row, at, chip.vxm_position, lane, slots, per_slot, groups, width));
+        shape.drafts.push_back(
+            write_rows(builder_, sum.part[half], row, at, chip.vxm_position, lane, slots, per_slot, groups, width));
         if (half == 1 && sum.own_west >= 0) {
           // The own part once more in the west is only needed by what leaves the stage; it is made there.
         }
       } else {
-        shape.drafts.push_back(read_rows(builder_, sum.part[half], row, 0, chip.vxm_position, lane, slots, per_slot, groups, width));
+        shape.drafts.push_back(
+            read_rows(builder_, sum.part[half], row, 0, chip.vxm_position, lane, slots, per_slot, groups, width));
       }
       const VariableId g = shape.value(width);
       const Lane g_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = g, .streams = width};
       const std::int32_t g_row = slot_base * per_token;
-      shape.drafts.push_back(read_rows(builder_, gamma.rows[half], g_row, at, chip.vxm_position, g_lane, slots, per_token, groups, width));
+      shape.drafts.push_back(
+          read_rows(builder_, gamma.rows[half], g_row, at, chip.vxm_position, g_lane, slots, per_token, groups, width));
       Draft squaring = unit(Opcode::kSquareAccumulate, at, hemisphere, 2 + 3 * side, 3, slots, groups);
       add(squaring, operand(OperandKind::kIn, lane, rows, 0), value);
       add(squaring, operand(OperandKind::kIn, g_lane, {gamma.tensor, g_row, {per_token, width, 0}}, 0), g);
@@ -682,7 +840,9 @@ Activation Lowering::normalise(const std::string& name, std::int32_t layer_slot,
       const auto keep = [&](TensorId partial, const std::array<BufferId, 2>& buffers) {
         const VariableId made = shape.value(kFloatStreams);
         const Lane made_lane{.hemisphere = hemisphere, .variable = made, .streams = kFloatStreams};
-        add(squaring, operand(OperandKind::kOut, made_lane, {partial, partial_row}, position_of(builder_, buffers[half]), hold), made);
+        add(squaring,
+            operand(OperandKind::kOut, made_lane, {partial, partial_row}, position_of(builder_, buffers[half]), hold),
+            made);
         shape.drafts.push_back(write_rows(builder_, buffers[half], partial_row, done, chip.vxm_position, made_lane));
       };
       keep(squares, square_rows);
@@ -696,12 +856,28 @@ Activation Lowering::normalise(const std::string& name, std::int32_t layer_slot,
       return std::array<BufferId, 2>{shard_.west_slots() > 0 ? buffers[0] : -1, buffers[1]};
     };
     const std::string suffix = batch_ > 1 ? ".token" + std::to_string(token) : "";
-    const Scalar scale = reduce(name + ".scale" + suffix, layer_slot, squares, live(square_rows), token * kFloatStreams, 1, Opcode::kSum,
-                                Opcode::kReciprocalSquareRoot, Hemisphere::kWest, OperatorPart::kVxm);
+    const Scalar scale = reduce(name + ".scale" + suffix,
+                                layer_slot,
+                                squares,
+                                live(square_rows),
+                                token * kFloatStreams,
+                                1,
+                                Opcode::kSum,
+                                Opcode::kReciprocalSquareRoot,
+                                Hemisphere::kWest,
+                                OperatorPart::kVxm);
     std::optional<Scalar> quantum;
     if (path_.quantises) {
-      quantum = reduce(name + ".quantum" + suffix, layer_slot, largest, live(largest_rows), token * kFloatStreams, 1, Opcode::kMaximum,
-                       Opcode::kReciprocal, Hemisphere::kEast, OperatorPart::kVxm);
+      quantum = reduce(name + ".quantum" + suffix,
+                       layer_slot,
+                       largest,
+                       live(largest_rows),
+                       token * kFloatStreams,
+                       1,
+                       Opcode::kMaximum,
+                       Opcode::kReciprocal,
+                       Hemisphere::kEast,
+                       OperatorPart::kVxm);
       builder_.add_source(out, quantum->tensor);
     }
     builder_.add_source(scaled, scale.tensor);
@@ -744,14 +920,17 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
         const Repeat slots{slots_count, pass_period_ * value.packing.groups};
         const VariableId x = shape.value(width);
         const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-        shape.drafts.push_back(read_rows(builder_, value.part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
+        shape.drafts.push_back(
+            read_rows(builder_, value.part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
         Draft maximum = unit(Opcode::kMaximum, 0, hemisphere, 2 * side, 2, slots, groups);
         add(maximum, operand(OperandKind::kIn, x_lane, {value.tensor, row, {per_slot, width, 0}}, 0), x);
         const unsigned hold = (slots_count > 1 ? 1U : 0U) | (value.packing.groups > 1 ? 2U : 0U);
         const VariableId made = shape.value(kFloatStreams);
         const Lane made_lane{.hemisphere = hemisphere, .variable = made, .streams = kFloatStreams};
         const std::int32_t partial_row = (side * batch_ + token) * kFloatStreams;
-        add(maximum, operand(OperandKind::kOut, made_lane, {largest, partial_row}, position_of(builder_, rows[half]), hold), made);
+        add(maximum,
+            operand(OperandKind::kOut, made_lane, {largest, partial_row}, position_of(builder_, rows[half]), hold),
+            made);
         const std::int64_t done = std::int64_t{slots_count - 1} * (slots_count > 1 ? slots.period : 0) +
                                   std::int64_t{value.packing.groups - 1} * pass_period_ + chip.vxm_latency.count();
         shape.drafts.push_back(write_rows(builder_, rows[half], partial_row, done, chip.vxm_position, made_lane));
@@ -759,12 +938,27 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
       }
       builder_.place(shape);
       const std::string suffix = batch_ > 1 ? ".token" + std::to_string(token) : "";
-      quantum = reduce(name + ".quantum" + suffix, layer_slot, largest, {shard_.west_slots() > 0 ? rows[0] : -1, rows[1]}, token * kFloatStreams,
-                       1, Opcode::kMaximum, Opcode::kReciprocal, Hemisphere::kEast, OperatorPart::kVxm);
+      quantum = reduce(name + ".quantum" + suffix,
+                       layer_slot,
+                       largest,
+                       {shard_.west_slots() > 0 ? rows[0] : -1, rows[1]},
+                       token * kFloatStreams,
+                       1,
+                       Opcode::kMaximum,
+                       Opcode::kReciprocal,
+                       Hemisphere::kEast,
+                       OperatorPart::kVxm);
       builder_.add_source(out, quantum->tensor);
     }
     if (out.rows.is_joined) {
-      joined_pass(value, token, std::nullopt, quantum, nullptr, out, name + ".joined" + (batch_ > 1 ? ".token" + std::to_string(token) : ""), layer_slot,
+      joined_pass(value,
+                  token,
+                  std::nullopt,
+                  quantum,
+                  nullptr,
+                  out,
+                  name + ".joined" + (batch_ > 1 ? ".token" + std::to_string(token) : ""),
+                  layer_slot,
                   OperatorPart::kVxm);
     } else {
       scale_pass(value, token, std::nullopt, quantum, nullptr, out, 0, OperatorPart::kVxm);

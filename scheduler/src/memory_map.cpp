@@ -7,9 +7,9 @@ namespace lpu::scheduler {
 
 namespace {
 
-constexpr std::int32_t kStripeSlices = 32;   // what a hemisphere's two planes take in a cycle
-constexpr std::int64_t kUneven = 64;         // heights are even, and blocks do not fill every group to the brim
-constexpr std::int64_t kUnevenNear = 192;    // more of it where two patterns share the far groups
+constexpr std::int32_t kStripeSlices = 32;  // what a hemisphere's two planes take in a cycle
+constexpr std::int64_t kUneven = 64;        // heights are even, and blocks do not fill every group to the brim
+constexpr std::int64_t kUnevenNear = 192;   // more of it where two patterns share the far groups
 
 std::int32_t first_far(const node::ChipSpec& chip) {
   return (chip.slices_per_hemisphere - kStripeSlices) / chip.slices_per_position;

@@ -16,10 +16,10 @@ struct Run {
 
 /// Where weights and KV lie: stripes over groups of slices (a group: the slices of one stream register position).
 ///
-/// A stripe is what both planes of a hemisphere take in a cycle: 32 slices, 8 groups. The 8 far groups hold all of it while
-/// it fits, so that weights never meet the scratch in the 3 near ones. What does not fit puts some stripes on the near
-/// groups and 5 of the far ones, as few as will do: while those install, scratch finds its slices busy.
-/// Scratch has the lowest addresses of the near groups. Both hemispheres are laid out alike.
+/// A stripe is what both planes of a hemisphere take in a cycle: 32 slices, 8 groups. The 8 far groups hold all of it
+/// while it fits, so that weights never meet the scratch in the 3 near ones. What does not fit puts some stripes on the
+/// near groups and 5 of the far ones, as few as will do: while those install, scratch finds its slices busy. Scratch
+/// has the lowest addresses of the near groups. Both hemispheres are laid out alike.
 class MemoryMap {
  public:
   /// @param stripes  addresses of weight stripes plus KV of all users
@@ -36,14 +36,15 @@ class MemoryMap {
   [[nodiscard]] std::vector<Run> rest(std::int32_t height, std::int64_t* users) const;
   /// Slices, from 0, of the near groups.
   [[nodiscard]] std::int32_t scratch_slices() const { return far_ * group_slices_; }
-  /// Whether the next stripes should use the near groups: cut them into some pieces then, so that far groups fill evenly.
+  /// Whether the next stripes should use the near groups: cut them into some pieces then, so that far groups fill
+  /// evenly.
   [[nodiscard]] bool wants_near() const { return near_left_ > 0; }
 
  private:
   [[nodiscard]] std::vector<Run> place(std::vector<std::int32_t> groups, std::int32_t height);
 
   std::int32_t group_slices_;
-  std::int32_t far_;                ///< first far group
+  std::int32_t far_;  ///< first far group
   std::int32_t capacity_;
   std::int64_t near_left_ = 0;      ///< vectors a hemisphere that still must find a place in the near groups
   std::vector<std::int32_t> fill_;  ///< per group, addresses taken

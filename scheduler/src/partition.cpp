@@ -67,8 +67,9 @@ Rowing make_rows(const Packing& packing, std::int32_t west_slots, std::int32_t e
   std::int32_t last_lanes = 0;
   added.slots_per_tile = packing.remainder == 0 ? 1 : kLanes / packing.remainder;
   for (std::size_t half = 0; half < 2; ++half) {
-    added.tiles[half] = slots[half] * packing.full +
-                        (packing.remainder == 0 ? 0 : static_cast<std::int32_t>(ceil_div(slots[half], added.slots_per_tile)));
+    added.tiles[half] =
+        slots[half] * packing.full +
+        (packing.remainder == 0 ? 0 : static_cast<std::int32_t>(ceil_div(slots[half], added.slots_per_tile)));
     joined.tiles[half] = static_cast<std::int32_t>(ceil_div(std::int64_t{slots[half]} * packing.elements, kLanes));
     const std::int32_t left = slots[half] * packing.elements % kLanes;
     last_lanes += left == 0 ? kLanes + 1 : left;
@@ -179,7 +180,8 @@ KvTiling kv_tiling(std::int32_t context, std::int32_t head_dim, const ComputePat
   out.places = path.pairs_planes ? 2 : 4;
   const std::int32_t most = path.tile_columns;
   out.rounds = static_cast<std::int32_t>(ceil_div(context, std::int64_t{out.places} * most));
-  out.positions = round_up(ceil_div(context, std::int64_t{out.places} * out.rounds), std::max(16, path.kv_install_columns));
+  out.positions =
+      round_up(ceil_div(context, std::int64_t{out.places} * out.rounds), std::max(16, path.kv_install_columns));
   out.key_cycles = out.positions / path.kv_install_columns;
   out.value_cycles = static_cast<std::int32_t>(ceil_div(head_dim, path.kv_install_columns));
   out.key_cycles += out.key_cycles % 2;  // even heights keep the bank phase the same for all users
@@ -190,7 +192,9 @@ KvTiling kv_tiling(std::int32_t context, std::int32_t head_dim, const ComputePat
 std::int64_t block_cycles(const CompileRequest& request, const Shard& shard, const ComputePath& path, Block block) {
   const LayerLinears linears = layer_linears(request.model, shard, path);
   const std::int64_t slot = path.hides_activations ? 0 : std::int64_t{request.micro_batch} * path.compute_cycles;
-  const auto busy = [&](const Linear& linear) { return install_cycles(linear, path) + linear.blocks() * linear.tiles * slot; };
+  const auto busy = [&](const Linear& linear) {
+    return install_cycles(linear, path) + linear.blocks() * linear.tiles * slot;
+  };
   const std::int64_t installs =
       request.model.experts == 0 ? 1
       : request.experts == ExpertMode::kAll
@@ -210,7 +214,10 @@ std::int64_t block_cycles(const CompileRequest& request, const Shard& shard, con
   return 0;
 }
 
-StageMemory stage_memory(const CompileRequest& request, const Shard& shard, const ComputePath& path, const Stage& stage) {
+StageMemory stage_memory(const CompileRequest& request,
+                         const Shard& shard,
+                         const ComputePath& path,
+                         const Stage& stage) {
   const LayerLinears linears = layer_linears(request.model, shard, path);
   const std::int64_t experts = std::max<std::int64_t>(request.model.experts, 1);
   StageMemory out;
@@ -243,7 +250,10 @@ StageMemory stage_memory(const CompileRequest& request, const Shard& shard, cons
   return out;
 }
 
-std::vector<Stage> cut_stages(const CompileRequest& request, const Shard& shard, const ComputePath& path, std::int32_t stages) {
+std::vector<Stage> cut_stages(const CompileRequest& request,
+                              const Shard& shard,
+                              const ComputePath& path,
+                              std::int32_t stages) {
   const auto blocks = static_cast<std::int32_t>(3 * request.model.layers);
   const auto at = [](std::int32_t x) { return static_cast<std::size_t>(x); };
   // A stage's cost is the larger of its time and its memory, each against the model's mean, so that neither runs over.
@@ -296,7 +306,8 @@ std::vector<Stage> cut_stages(const CompileRequest& request, const Shard& shard,
   std::int32_t end = blocks;
   for (std::int32_t s = stages; s > 0; --s) {
     const std::int32_t begin = from[at(s)][at(end)];
-    out[at(s - 1)] = {.first_block = begin, .blocks = end - begin, .has_embedding = begin == 0, .has_head = end == blocks};
+    out[at(s - 1)] = {
+        .first_block = begin, .blocks = end - begin, .has_embedding = begin == 0, .has_head = end == blocks};
     end = begin;
   }
   return out;

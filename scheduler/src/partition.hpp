@@ -13,17 +13,17 @@ struct ComputePath {
   std::int32_t activation_streams = 1;  ///< bytes of an activation at the MXM
   std::int32_t wire_bytes = 2;
   std::int32_t kv_bytes = 1;
-  bool quantises = true;                ///< activations are int8 with one scale a token
-  bool widens = false;                  ///< weights pass the VXM on their way
-  bool pairs_planes = false;            ///< one tile of 320 x 160 on the two planes of a hemisphere
-  std::int32_t tile_columns = 320;      ///< per plane, or per plane pair
-  std::int32_t install_columns = 16;    ///< per cycle, plane or pair
-  std::int32_t install_streams = 32;    ///< per hemisphere and cycle, at the MXM
-  std::int32_t stored_slices = 32;      ///< per hemisphere and cycle, in SRAM
-  std::int32_t kv_install_columns = 16; ///< K^T and V as weights: never widened
+  bool quantises = true;                 ///< activations are int8 with one scale a token
+  bool widens = false;                   ///< weights pass the VXM on their way
+  bool pairs_planes = false;             ///< one tile of 320 x 160 on the two planes of a hemisphere
+  std::int32_t tile_columns = 320;       ///< per plane, or per plane pair
+  std::int32_t install_columns = 16;     ///< per cycle, plane or pair
+  std::int32_t install_streams = 32;     ///< per hemisphere and cycle, at the MXM
+  std::int32_t stored_slices = 32;       ///< per hemisphere and cycle, in SRAM
+  std::int32_t kv_install_columns = 16;  ///< K^T and V as weights: never widened
   std::int32_t kv_streams = 32;
-  std::int32_t compute_cycles = 1;      ///< MXM cycles an activation vector takes
-  bool hides_activations = false;       ///< activation streams are free while weights install
+  std::int32_t compute_cycles = 1;  ///< MXM cycles an activation vector takes
+  bool hides_activations = false;   ///< activation streams are free while weights install
 };
 [[nodiscard]] ComputePath make_path(Compute compute, KvType kv, const node::ChipSpec& chip);
 
@@ -38,14 +38,14 @@ struct Packing {
 
 /// A gathered vector as MXM rows of 320 lanes. Slots in the west become rows first, then those in the east.
 ///
-/// Where remainders of several slots fit side by side in one row, senders shift them there and the VXM adds them up. Else
-/// (kJoined) the SXM joins all lanes of a half into full rows on the way, and the last lanes of both halves share a row if
-/// they can.
+/// Where remainders of several slots fit side by side in one row, senders shift them there and the VXM adds them up.
+/// Else (kJoined) the SXM joins all lanes of a half into full rows on the way, and the last lanes of both halves share
+/// a row if they can.
 struct Rowing {
-  std::array<std::int32_t, 2> tiles{0, 0};   ///< rows of each half
+  std::array<std::int32_t, 2> tiles{0, 0};  ///< rows of each half
   bool is_joined = false;
-  bool shares_last = false;                  ///< joined: the east's last row also holds the west's last lanes
-  std::int32_t slots_per_tile = 1;           ///< not joined: remainders that share a row
+  bool shares_last = false;         ///< joined: the east's last row also holds the west's last lanes
+  std::int32_t slots_per_tile = 1;  ///< not joined: remainders that share a row
   [[nodiscard]] std::int32_t total() const { return tiles[0] + tiles[1]; }
 };
 [[nodiscard]] Rowing make_rows(const Packing& packing, std::int32_t west_slots, std::int32_t east_slots);
@@ -53,12 +53,14 @@ struct Rowing {
 /// What one chip of a TP group holds of a layer. Uneven divisions are padded to the largest part, and counted.
 struct Shard {
   std::int32_t tensor_parallel = 1;
-  std::int32_t query_heads = 0;   ///< per chip
-  std::int32_t kv_heads = 0;      ///< per chip; replicated where TP > KV heads
+  std::int32_t query_heads = 0;  ///< per chip
+  std::int32_t kv_heads = 0;     ///< per chip; replicated where TP > KV heads
   std::int32_t head_dim = 0;
   Packing hidden, attention, ffn, vocabulary;
   /// Slots of a gather whose rows lie in the west / east hemisphere: peers by link, the chip's own part in the east.
-  [[nodiscard]] std::int32_t west_slots() const { return tensor_parallel == 1 ? 0 : (tensor_parallel < 5 ? tensor_parallel - 1 : 4); }
+  [[nodiscard]] std::int32_t west_slots() const {
+    return tensor_parallel == 1 ? 0 : (tensor_parallel < 5 ? tensor_parallel - 1 : 4);
+  }
   [[nodiscard]] std::int32_t east_slots() const { return tensor_parallel - west_slots(); }
   /// MXM rows of a gathered vector: both hemispheres' halves.
   [[nodiscard]] Rowing rows(const Packing& packing) const { return make_rows(packing, west_slots(), east_slots()); }
@@ -68,9 +70,9 @@ struct Shard {
 
 /// One matrix multiplication of a chip: tiles of k times columns, cut into windows of whole column blocks.
 struct Linear {
-  std::int32_t tiles = 0;         ///< rows of k, in MXM rows of 320
+  std::int32_t tiles = 0;  ///< rows of k, in MXM rows of 320
   std::int32_t columns = 0;
-  std::int32_t block_columns = 0; ///< of a full block over all planes
+  std::int32_t block_columns = 0;  ///< of a full block over all planes
   [[nodiscard]] std::int32_t blocks() const { return (columns + block_columns - 1) / block_columns; }
 };
 /// Columns of each plane (or pair) in a block of `columns` columns: a multiple of the install width.
@@ -90,11 +92,11 @@ struct LayerLinears {
 
 /// K^T and V of one KV head, one user, one layer: positions dealt over the planes.
 struct KvTiling {
-  std::int32_t places = 4;         ///< planes (or pairs) that hold tiles at a time
-  std::int32_t rounds = 1;         ///< installs of each place
-  std::int32_t positions = 0;      ///< per tile, a multiple of 16
-  std::int32_t key_cycles = 0;     ///< install cycles of one K^T tile
-  std::int32_t value_cycles = 0;   ///< of one V tile
+  std::int32_t places = 4;        ///< planes (or pairs) that hold tiles at a time
+  std::int32_t rounds = 1;        ///< installs of each place
+  std::int32_t positions = 0;     ///< per tile, a multiple of 16
+  std::int32_t key_cycles = 0;    ///< install cycles of one K^T tile
+  std::int32_t value_cycles = 0;  ///< of one V tile
   [[nodiscard]] std::int32_t addresses() const { return rounds * (key_cycles + value_cycles); }  ///< of 32 slices
 };
 [[nodiscard]] KvTiling kv_tiling(std::int32_t context, std::int32_t head_dim, const ComputePath& path);
@@ -104,7 +106,7 @@ enum class Block : std::uint8_t { kAttention, kGateUp, kDown };
 
 /// Consecutive blocks on one TP group.
 struct Stage {
-  std::int32_t first_block = 0;   ///< 3 * layer + block
+  std::int32_t first_block = 0;  ///< 3 * layer + block
   std::int32_t blocks = 0;
   bool has_embedding = false;
   bool has_head = false;
@@ -114,10 +116,16 @@ struct Stage {
 };
 
 /// Busy cycles of a block by the search's cost model (installs and activation slots; expert slots counted).
-[[nodiscard]] std::int64_t block_cycles(const CompileRequest& request, const Shard& shard, const ComputePath& path, Block block);
+[[nodiscard]] std::int64_t block_cycles(const CompileRequest& request,
+                                        const Shard& shard,
+                                        const ComputePath& path,
+                                        Block block);
 
 /// Cut the model into `stages` stages so that the slowest is as fast as can be and each fits.
-[[nodiscard]] std::vector<Stage> cut_stages(const CompileRequest& request, const Shard& shard, const ComputePath& path, std::int32_t stages);
+[[nodiscard]] std::vector<Stage> cut_stages(const CompileRequest& request,
+                                            const Shard& shard,
+                                            const ComputePath& path,
+                                            std::int32_t stages);
 
 /// Addresses that scratch keeps in each near slice.
 [[nodiscard]] std::int32_t scratch_rows(const CompileRequest& request, const Stage& stage);
@@ -131,11 +139,14 @@ struct EmbeddingRows {
 
 /// SRAM of one chip of a stage: rows of 32-slice stripes for weights, of KV per user, scratch and tables.
 struct StageMemory {
-  std::int64_t weight_stripes = 0;     ///< addresses of 32 slices x 2 hemispheres
+  std::int64_t weight_stripes = 0;  ///< addresses of 32 slices x 2 hemispheres
   std::int64_t kv_stripes_per_user = 0;
   std::int64_t weight_bytes = 0;
   std::int64_t kv_bytes_per_user = 0;
 };
-[[nodiscard]] StageMemory stage_memory(const CompileRequest& request, const Shard& shard, const ComputePath& path, const Stage& stage);
+[[nodiscard]] StageMemory stage_memory(const CompileRequest& request,
+                                       const Shard& shard,
+                                       const ComputePath& path,
+                                       const Stage& stage);
 
 }  // namespace lpu::scheduler

@@ -1,16 +1,20 @@
 #include "placement.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "lpu/interconnect/route.hpp"
 #include "lpu/node/error.hpp"
 
 namespace lpu::scheduler {
 
-std::vector<std::vector<std::int32_t>> place_groups(const interconnect::Topology& topology, std::int32_t tensor_parallel, std::int32_t stages) {
+std::vector<std::vector<std::int32_t>> place_groups(const interconnect::Topology& topology,
+                                                    std::int32_t tensor_parallel,
+                                                    std::int32_t stages) {
   std::vector<std::vector<std::int32_t>> out;
   const std::int32_t node_chips = topology.chips_per_node;
-  for (std::int32_t node = 0; static_cast<std::int32_t>(out.size()) < stages && node * node_chips < topology.chips; ++node) {
+  for (std::int32_t node = 0; static_cast<std::int32_t>(out.size()) < stages && node * node_chips < topology.chips;
+       ++node) {
     const std::int32_t here = std::min(node_chips, topology.chips - node * node_chips);
     const std::int32_t groups = here / tensor_parallel;
     for (std::int32_t i = 0; i < groups && static_cast<std::int32_t>(out.size()) < stages; ++i) {
@@ -26,7 +30,9 @@ std::vector<std::vector<std::int32_t>> place_groups(const interconnect::Topology
   return out;
 }
 
-HopPlan plan_hop(const interconnect::Topology& topology, const std::vector<std::int32_t>& from, const std::vector<std::int32_t>& to) {
+HopPlan plan_hop(const interconnect::Topology& topology,
+                 const std::vector<std::int32_t>& from,
+                 const std::vector<std::int32_t>& to) {
   const auto size = static_cast<std::int32_t>(from.size());
   std::vector<std::optional<Gateway>> cables(from.size());
   for (const interconnect::Cable& cable : interconnect::cables_between(topology, from, to)) {
@@ -50,7 +56,8 @@ HopPlan plan_hop(const interconnect::Topology& topology, const std::vector<std::
       return plan;
     }
   }
-  throw node::InputError("tp: found " + std::to_string(size) + "; chips " + std::to_string(from.front()) + " and " + std::to_string(to.front()) +
+  throw node::InputError("tp: found " + std::to_string(size) + "; chips " + std::to_string(from.front()) + " and " +
+                         std::to_string(to.front()) +
                          " lead neighbouring stages that no cable joins at equal positions; expected a larger tp");
 }
 
@@ -60,7 +67,7 @@ std::vector<std::int32_t> slot_owners(const Shard& shard, std::int32_t position)
     out.push_back(position ^ (link + 1));
   }
   out.push_back(position);
-  for (std::int32_t link = kWestLocalLinks; link < shard.tensor_parallel - 1; ++link) {
+  for (std::int32_t link = shard.west_slots(); link < shard.tensor_parallel - 1; ++link) {
     out.push_back(position ^ (link + 1));
   }
   return out;

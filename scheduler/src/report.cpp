@@ -58,9 +58,11 @@ void walk(const StageBuilder& builder, const Lowering::Span& block, LayerBudget&
   PlacementId at = latest(builder, block.last);
   while (until > block.start) {
     const Placement& placed = builder.placement(at);
-    const std::int64_t from = placed.cause >= 0 ? std::clamp(builder.placement(placed.cause).end, block.start, until) : block.start;
+    const std::int64_t from =
+        placed.cause >= 0 ? std::clamp(builder.placement(placed.cause).end, block.start, until) : block.start;
     std::int64_t work = until - from;
-    const std::int64_t waited = std::clamp<std::int64_t>(placed.start - std::max(placed.earliest, block.start), 0, work);
+    const std::int64_t waited =
+        std::clamp<std::int64_t>(placed.start - std::max(placed.earliest, block.start), 0, work);
     charge(budget, OperatorPart::kWaiting, waited);
     work -= waited;
     if (placed.part == OperatorPart::kInstall) {

@@ -7,7 +7,7 @@
 
 namespace lpu::scheduler {
 
-/// Cycles of blocks [first, first + 3) of a stage's critical path by part: walked back from the last value that they make to
+/// Cycles of some blocks' critical path by part: walked back from the last value that they make to
 /// what each step waited for. The parts sum to `layer` exactly.
 [[nodiscard]] LayerBudget layer_budget(const StageBuilder& builder, const std::vector<Lowering::Span>& blocks);
 

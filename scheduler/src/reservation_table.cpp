@@ -24,15 +24,19 @@ constexpr std::int64_t kBeforeZero = 64;  // inward diagonals and far slices may
 enum Row : std::uint32_t { kAlus, kAluQueues, kPlanes, kPlaneQueues, kSxm, kLinkPush, kLinkTake, kSlices };
 
 std::uint32_t slice_row(const node::ChipSpec& chip, Hemisphere hemisphere, std::int32_t slice) {
-  return kSlices + static_cast<std::uint32_t>(static_cast<std::int32_t>(hemisphere) * chip.slices_per_hemisphere + slice);
+  return kSlices +
+         static_cast<std::uint32_t>(static_cast<std::int32_t>(hemisphere) * chip.slices_per_hemisphere + slice);
 }
 std::uint32_t stream_row(const node::ChipSpec& chip, Hemisphere hemisphere, Direction direction, std::int32_t stream) {
-  return kSlices + static_cast<std::uint32_t>(2 * chip.slices_per_hemisphere +
-                                              (static_cast<std::int32_t>(hemisphere) * 2 + static_cast<std::int32_t>(direction)) *
-                                                  chip.streams_per_direction +
-                                              stream);
+  return kSlices +
+         static_cast<std::uint32_t>(2 * chip.slices_per_hemisphere +
+                                    (static_cast<std::int32_t>(hemisphere) * 2 + static_cast<std::int32_t>(direction)) *
+                                        chip.streams_per_direction +
+                                    stream);
 }
-std::uint16_t bit(std::int32_t at) { return static_cast<std::uint16_t>(1U << static_cast<unsigned>(at)); }
+std::uint16_t bit(std::int32_t at) {
+  return static_cast<std::uint16_t>(1U << static_cast<unsigned>(at));
+}
 
 std::int32_t sxm_queue(Opcode opcode) {
   if (opcode == Opcode::kTranspose) {
@@ -105,13 +109,15 @@ bool ReservationTable::try_memory(const Instruction& in, std::int64_t start, con
   const std::int32_t home = chip_.slice_position(in.index);
   std::array<bool, 64> is_queued{};
   return for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
-    const std::int32_t address = in.address + a * in.address_stride[0] + b * in.address_stride[1] + c * in.address_stride[2];
+    const std::int32_t address =
+        in.address + a * in.address_stride[0] + b * in.address_stride[1] + c * in.address_stride[2];
     for (const std::int32_t displaced : reach.slices) {
-      const std::int32_t slice = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2] + displaced;
+      const std::int32_t slice =
+          in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2] + displaced;
       const std::int64_t at = cycle + sign * (chip_.slice_position(slice) - home);
       auto bits = static_cast<std::uint16_t>(is_read ? kReadPort : kWritePort);
-      bits = static_cast<std::uint16_t>(bits | (reach.both_banks ? kBank0 | (kBank0 << 1)
-                                                                 : (address % 2 == 0 ? kBank0 : kBank0 << 1)));
+      bits = static_cast<std::uint16_t>(
+          bits | (reach.both_banks ? kBank0 | (kBank0 << 1) : (address % 2 == 0 ? kBank0 : kBank0 << 1)));
       if (!is_queued[static_cast<std::size_t>(slice)]) {
         is_queued[static_cast<std::size_t>(slice)] = true;
         bits = static_cast<std::uint16_t>(bits | kSliceQueue);
@@ -163,7 +169,8 @@ bool ReservationTable::try_units(const Instruction& in, std::int64_t start, cons
     case Unit::kC2c: {
       const auto row = in.opcode == Opcode::kSend ? kLinkPush : kLinkTake;
       is_free = for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
-        return take(row, cycle, bit(in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2]));
+        return take(
+            row, cycle, bit(in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2]));
       });
       break;
     }
@@ -180,30 +187,38 @@ bool ReservationTable::try_stream(const Instruction& in, std::int64_t start, con
   const std::int64_t latency = is_memory ? 0 : node::latency(in.opcode, chip_).count();
   const std::int32_t sign = operand.direction == Direction::kOutward ? 1 : -1;
   const std::int32_t home = node::unit_position(in, chip_);
-  const bool is_free = for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
-    const std::array<std::int32_t, 3> at{a, b, c};
-    for (std::size_t loop = 0; loop < 3; ++loop) {
-      if ((operand.held >> loop & 1U) != 0 && at[loop] != in.count[loop] - 1) {
+  const bool is_free =
+      for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
+        const std::array<std::int32_t, 3> at{a, b, c};
+        for (std::size_t loop = 0; loop < 3; ++loop) {
+          if ((operand.held >> loop & 1U) != 0 && at[loop] != in.count[loop] - 1) {
+            return true;
+          }
+        }
+        std::int32_t position = home;
+        if (is_memory) {
+          position =
+              chip_.slice_position(in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2]);
+        }
+        // On the diagonal the unit's own position cancels: an instance on another slice issues as much later (or
+        // earlier).
+        const std::int64_t diagonal = cycle + latency - sign * home;
+        const std::int32_t low = std::min(position, std::int32_t{operand.reach});
+        const std::int32_t high = std::max(position, std::int32_t{operand.reach});
+        const auto bits = static_cast<std::uint16_t>(((1U << static_cast<unsigned>(high + 1)) - 1U) &
+                                                     ~((1U << static_cast<unsigned>(low)) - 1U));
+        for (std::int32_t stream = 0; stream < operand.streams; ++stream) {
+          if (!take(stream_row(chip_,
+                               operand.hemisphere,
+                               operand.direction,
+                               operand.stream + stream + c * operand.stream_stride),
+                    diagonal,
+                    bits)) {
+            return false;
+          }
+        }
         return true;
-      }
-    }
-    std::int32_t position = home;
-    if (is_memory) {
-      position = chip_.slice_position(in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2]);
-    }
-    // On the diagonal the unit's own position cancels: an instance on another slice issues as much later (or earlier).
-    const std::int64_t diagonal = cycle + latency - sign * home;
-    const std::int32_t low = std::min(position, std::int32_t{operand.reach});
-    const std::int32_t high = std::max(position, std::int32_t{operand.reach});
-    const auto bits = static_cast<std::uint16_t>(((1U << static_cast<unsigned>(high + 1)) - 1U) & ~((1U << static_cast<unsigned>(low)) - 1U));
-    for (std::int32_t stream = 0; stream < operand.streams; ++stream) {
-      if (!take(stream_row(chip_, operand.hemisphere, operand.direction, operand.stream + stream + c * operand.stream_stride),
-                diagonal, bits)) {
-        return false;
-      }
-    }
-    return true;
-  });
+      });
   if (!is_free) {
     roll_back(before);
   }
@@ -211,21 +226,28 @@ bool ReservationTable::try_stream(const Instruction& in, std::int64_t start, con
 }
 
 LinkTable::LinkTable(const node::ChipSpec& chip, std::int64_t period)
-    : chip_(&chip), period_(period), sent_(static_cast<std::size_t>(chip.links())), received_(static_cast<std::size_t>(chip.links())) {}
+    : chip_(&chip),
+      period_(period),
+      sent_(static_cast<std::size_t>(chip.links())),
+      received_(static_cast<std::size_t>(chip.links())) {}
 
 namespace {
 
-/// Calls visit(in, out) for each passage, moved by every multiple of the period that may matter near `cycle`.
+/// Calls visit(in, out, is_own) for each passage, moved by every multiple of the period that may matter near `cycle`;
+/// own: of the same iteration.
 template <typename Passages, typename Visit>
 void for_each_near(const Passages& passages, std::int64_t period, std::int64_t cycle, Visit&& visit) {
   for (const auto& passage : passages) {
     if (period == 0) {
-      visit(passage.in, passage.out);
+      visit(passage.in, passage.out, true);
       continue;
     }
     const std::int64_t laps = (cycle - passage.in) / period;
+    visit(passage.in, passage.out, true);
     for (std::int64_t lap = laps - 1; lap <= laps + 1; ++lap) {
-      visit(passage.in + lap * period, passage.out + lap * period);
+      if (lap != 0) {
+        visit(passage.in + lap * period, passage.out + lap * period, false);
+      }
     }
   }
 }
@@ -237,18 +259,21 @@ std::int64_t LinkTable::start_of(std::int32_t link, std::int64_t push) const {
   const std::int64_t service = chip_->link_serialisation.count();
   std::int64_t start = push;
   bool is_legal = true;
-  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out) {
+  // A vector may queue behind its own iteration's: behind another's it would leave earlier in the first iterations,
+  // which have no predecessors, than in later ones.
+  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out, bool is_own) {
     is_legal = is_legal && in != push;
-    if (in < push) {
+    if (is_own && in < push) {
       start = std::max(start, out + service);
     }
   });
   std::int32_t queued = 1;
-  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out) {
+  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out, bool is_own) {
     if (in > push) {
       is_legal = is_legal && out >= start + service;
-    } else if (out > push) {
-      ++queued;
+    } else {
+      is_legal = is_legal && (is_own || out + service <= start);
+      queued += out > push ? 1 : 0;
     }
   });
   is_legal = is_legal && queued <= chip_->link_queue_vectors;
@@ -267,9 +292,10 @@ bool LinkTable::may_take(std::int32_t link, std::int64_t arrival, std::int64_t t
     return false;
   }
   bool is_legal = true;
-  for_each_near(received_[static_cast<std::size_t>(link)], period_, arrival, [&](std::int64_t in, std::int64_t out) {
-    is_legal = is_legal && in != arrival && out != take && (in < arrival) == (out < take);
-  });
+  for_each_near(
+      received_[static_cast<std::size_t>(link)], period_, arrival, [&](std::int64_t in, std::int64_t out, bool) {
+        is_legal = is_legal && in != arrival && out != take && (in < arrival) == (out < take);
+      });
   return is_legal;
 }
 

@@ -25,10 +25,13 @@ class ReservationTable {
   /// @param period  initiation interval; 0: one iteration alone
   ReservationTable(const node::ChipSpec& chip, std::int64_t period);
 
-  /// Take everything but the streams that `instruction` uses, with its start moved by `start`. On a conflict nothing is taken.
+  /// Take everything but the streams that `instruction` uses, with its start moved by `start`. On a conflict nothing is
+  /// taken.
   [[nodiscard]] bool try_units(const node::Instruction& instruction, std::int64_t start, const RegisterReach& reach);
   /// Take the stream segments of output `operand`, likewise.
-  [[nodiscard]] bool try_stream(const node::Instruction& instruction, std::int64_t start, const node::StreamOperand& operand);
+  [[nodiscard]] bool try_stream(const node::Instruction& instruction,
+                                std::int64_t start,
+                                const node::StreamOperand& operand);
 
   /// Everything taken since the mark is given back.
   [[nodiscard]] std::size_t mark() const { return log_.size(); }

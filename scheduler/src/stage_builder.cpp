@@ -18,7 +18,7 @@ using node::Unit;
 namespace {
 constexpr std::int64_t kRefusalsCounted = 256;
 constexpr std::int64_t kHorizon = 60'000;  // starts tried in an empty machine: more than the longest window is a bug
-}
+}  // namespace
 
 StageBuilder::StageBuilder(const node::ChipSpec& chip, std::int64_t period, std::int32_t scratch_slices)
     : chip_(chip), period_(period), scratch_slices_(scratch_slices), table_(chip, period), links_(chip, period) {
@@ -41,8 +41,12 @@ std::uint16_t StageBuilder::transfer(std::string name, std::int32_t layer_slot, 
   return static_cast<std::uint16_t>(program_.transfers.size() - 1);
 }
 
-BufferId StageBuilder::buffer(TensorId tensor, Hemisphere hemisphere, std::int32_t slice, std::int32_t width,
-                              std::int32_t rows, std::int32_t first_row) {
+BufferId StageBuilder::buffer(TensorId tensor,
+                              Hemisphere hemisphere,
+                              std::int32_t slice,
+                              std::int32_t width,
+                              std::int32_t rows,
+                              std::int32_t first_row) {
   Buffer made;
   made.tensor = tensor;
   made.hemisphere = hemisphere;
@@ -57,8 +61,13 @@ BufferId StageBuilder::buffer(TensorId tensor, Hemisphere hemisphere, std::int32
   return static_cast<BufferId>(buffers_.size()) - 1;
 }
 
-BufferId StageBuilder::static_buffer(TensorId tensor, Hemisphere hemisphere, std::int32_t slice, std::int32_t width,
-                                     std::int32_t rows, std::uint16_t base_register, std::int32_t copies,
+BufferId StageBuilder::static_buffer(TensorId tensor,
+                                     Hemisphere hemisphere,
+                                     std::int32_t slice,
+                                     std::int32_t width,
+                                     std::int32_t rows,
+                                     std::uint16_t base_register,
+                                     std::int32_t copies,
                                      std::int32_t first_row) {
   const BufferId id = buffer(tensor, hemisphere, slice, width, rows, first_row);
   Buffer& made = at(id);
@@ -69,7 +78,9 @@ BufferId StageBuilder::static_buffer(TensorId tensor, Hemisphere hemisphere, std
   return id;
 }
 
-void StageBuilder::keep_until(BufferId id, std::int64_t cycle) { at(id).last_read = std::max(at(id).last_read, cycle); }
+void StageBuilder::keep_until(BufferId id, std::int64_t cycle) {
+  at(id).last_read = std::max(at(id).last_read, cycle);
+}
 
 template <typename Visit>
 void StageBuilder::for_each_row(const Draft& draft, std::int64_t start, Visit&& visit) const {
@@ -101,7 +112,8 @@ std::int64_t StageBuilder::ready_time(const Template& shape, PlacementId* cause)
     for_each_row(draft, 0, [&](const Row& row) {
       const Buffer& buffer = buffers_[static_cast<std::size_t>(row.buffer)];
       const std::int64_t ready = buffer.ready[static_cast<std::size_t>(row.row)];
-      LPU_CHECK(ready != kUnset, program_.tensors[buffer.tensor].name + " row " + std::to_string(row.row) + " read before it is made");
+      LPU_CHECK(ready != kUnset,
+                program_.tensors[buffer.tensor].name + " row " + std::to_string(row.row) + " read before it is made");
       if (ready - row.cycle > earliest) {
         earliest = ready - row.cycle;
         why = buffer.writer[static_cast<std::size_t>(row.row)];
@@ -128,7 +140,7 @@ bool StageBuilder::try_at(const Template& shape, std::int64_t start, std::vector
   // Units before memory: a window's reads are thousands of cells, and what refuses it is mostly an ALU or a plane.
   for (const bool is_memory : {false, true}) {
     for (const Draft& draft : shape.drafts) {
-      if (!draft.is_reserved && (node::info(draft.instruction.opcode).unit == Unit::kMem) == is_memory &&
+      if ((node::info(draft.instruction.opcode).unit == Unit::kMem) == is_memory &&
           !table_.try_units(draft.instruction, start, draft.reach)) {
         table_.roll_back(before);
         return false;
@@ -136,9 +148,10 @@ bool StageBuilder::try_at(const Template& shape, std::int64_t start, std::vector
     }
   }
   for (const Draft& draft : shape.drafts) {
-    for (std::size_t at = 0; !draft.is_reserved && at < draft.variable.size(); ++at) {
+    for (std::size_t at = 0; at < draft.variable.size(); ++at) {
       const StreamOperand& operand = draft.instruction.operands[at];
-      if (operand.kind == OperandKind::kOut && draft.variable[at] < 0 && !table_.try_stream(draft.instruction, start, operand)) {
+      if (operand.kind == OperandKind::kOut && draft.variable[at] < 0 &&
+          !table_.try_stream(draft.instruction, start, operand)) {
         table_.roll_back(before);
         return false;
       }
@@ -147,12 +160,13 @@ bool StageBuilder::try_at(const Template& shape, std::int64_t start, std::vector
   for (std::size_t variable = 0; variable < shape.variables.size(); ++variable) {
     const StreamVariable& value = shape.variables[variable];
     bool is_found = false;
-    for (std::int32_t stream = value.first_choice; !is_found && stream + value.streams - 1 <= value.last_choice; ++stream) {
+    for (std::int32_t stream = value.first_choice; !is_found && stream + value.streams - 1 <= value.last_choice;
+         ++stream) {
       const std::size_t trial = table_.mark();
       bool is_free = true;
       for (const Draft& draft : shape.drafts) {
         for (std::size_t at = 0; is_free && at < draft.variable.size(); ++at) {
-          if (draft.is_reserved || draft.variable[at] != static_cast<VariableId>(variable) ||
+          if (draft.variable[at] != static_cast<VariableId>(variable) ||
               draft.instruction.operands[at].kind != OperandKind::kOut) {
             continue;
           }
@@ -177,10 +191,8 @@ bool StageBuilder::try_at(const Template& shape, std::int64_t start, std::vector
 }
 
 PlacementId StageBuilder::try_place(const Template& shape, std::int64_t earliest, std::int64_t attempts) {
-  PlacementId cause = -1;
-  const std::int64_t inputs = ready_time(shape, &cause);
   std::vector<std::int32_t> streams(shape.variables.size(), 0);
-  std::int64_t start = std::max(earliest, inputs);
+  std::int64_t start = std::max(earliest, ready_time(shape));
   const std::int64_t last = start + attempts;
   while (start < last && !try_at(shape, start, streams)) {
     ++start;
@@ -191,6 +203,27 @@ PlacementId StageBuilder::try_place(const Template& shape, std::int64_t earliest
   if (!keeps_log_) {
     table_.clear_log();
   }
+  return commit(shape, start, streams);
+}
+
+std::optional<std::vector<std::int32_t>> StageBuilder::reserve(const Template& shape, std::int64_t start) {
+  std::vector<std::int32_t> streams(shape.variables.size(), 0);
+  if (!try_at(shape, start, streams)) {
+    return std::nullopt;
+  }
+  table_.clear_log();
+  return streams;
+}
+
+PlacementId StageBuilder::place_reserved(const Template& shape,
+                                         std::int64_t start,
+                                         const std::vector<std::int32_t>& streams) {
+  return commit(shape, start, streams);
+}
+
+PlacementId StageBuilder::commit(const Template& shape, std::int64_t start, const std::vector<std::int32_t>& streams) {
+  PlacementId cause = -1;
+  const std::int64_t inputs = ready_time(shape, &cause);
   const auto id = static_cast<PlacementId>(placements_.size());
   Placement placed{.part = shape.part,
                    .earliest = inputs,
@@ -241,7 +274,11 @@ PlacementId StageBuilder::place(const Template& shape, std::int64_t earliest) {
   const std::int64_t horizon = period_ > 0 ? period_ + 64 : kHorizon;
   const PlacementId id = try_place(shape, earliest, horizon);
   if (id < 0) {
-    throw node::BugError("no free start: " + why_refused(shape, std::max(earliest, ready_time(shape))));
+    const std::string why = "no free start: " + why_refused(shape, std::max(earliest, ready_time(shape)));
+    if (period_ > 0) {
+      throw NoSchedule(why);
+    }
+    throw node::BugError(why);
   }
   return id;
 }
@@ -252,20 +289,24 @@ std::string StageBuilder::why_refused(const Template& shape, std::int64_t start)
     const std::size_t before = table_.mark();
     std::string why = "a stream";
     for (const Draft& draft : shape.drafts) {
-      if (!draft.is_reserved && !table_.try_units(draft.instruction, at, draft.reach)) {
+      if (!table_.try_units(draft.instruction, at, draft.reach)) {
         const Instruction& in = draft.instruction;
         const StreamOperand& first = in.operands[0];
         why = std::string(node::info(in.opcode).name) + " on unit " + std::to_string(in.index) + " of hemisphere " +
-              std::to_string(static_cast<int>(in.hemisphere)) + " (" + program_.tensors[first.tensor].name + " row " + std::to_string(first.row) + ", counts " + std::to_string(in.count[0]) + " x " + std::to_string(in.count[1]) + " x " + std::to_string(in.count[2]) + ", periods " + std::to_string(in.period[0]) + ", " + std::to_string(in.period[1]) + ")";
+              std::to_string(static_cast<int>(in.hemisphere)) + " (" + program_.tensors[first.tensor].name + " row " +
+              std::to_string(first.row) + ", counts " + std::to_string(in.count[0]) + " x " +
+              std::to_string(in.count[1]) + " x " + std::to_string(in.count[2]) + ", periods " +
+              std::to_string(in.period[0]) + ", " + std::to_string(in.period[1]) + ")";
         break;
       }
     }
     table_.roll_back(before);
     ++refusals[why];
   }
-  const auto most = std::max_element(refusals.begin(), refusals.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most->first + " refused " + std::to_string(most->second) + " of " + std::to_string(kRefusalsCounted) + " starts of " +
-         std::to_string(shape.drafts.size()) + " bursts";
+  const auto most = std::max_element(
+      refusals.begin(), refusals.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most->first + " refused " + std::to_string(most->second) + " of " + std::to_string(kRefusalsCounted) +
+         " starts of " + std::to_string(shape.drafts.size()) + " bursts";
 }
 
 void StageBuilder::add_source(TensorId tensor, TensorId source) {
@@ -323,9 +364,10 @@ std::vector<std::int32_t> StageBuilder::text_classes(std::int32_t positions) con
   for (std::int32_t p = 0; p < positions; ++p) {
     std::int32_t first = p;
     for (std::int32_t q = 0; q < p && first == p; ++q) {
-      const bool is_same = std::all_of(instruction_positions_.begin(), instruction_positions_.end(), [&](std::uint64_t mask) {
-        return ((mask >> static_cast<unsigned>(p) ^ mask >> static_cast<unsigned>(q)) & 1U) == 0;
-      });
+      const bool is_same =
+          std::all_of(instruction_positions_.begin(), instruction_positions_.end(), [&](std::uint64_t mask) {
+            return ((mask >> static_cast<unsigned>(p) ^ mask >> static_cast<unsigned>(q)) & 1U) == 0;
+          });
       if (is_same) {
         first = q;
       }
@@ -335,7 +377,8 @@ std::vector<std::int32_t> StageBuilder::text_classes(std::int32_t positions) con
   return out;
 }
 
-node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval, std::int32_t position,
+node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
+                                       std::int32_t position,
                                        std::vector<std::int32_t> first_free_address) const {
   node::ChipProgram program = program_;
   program.instructions.clear();
@@ -367,7 +410,8 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval, std::in
         auto [slot, is_new] = buffer_registers.try_emplace({copies, height}, std::uint16_t{0});
         if (is_new) {
           slot->second = static_cast<std::uint16_t>(program.registers.size());
-          program.registers.push_back({.kind = node::RegisterKind::kBuffer, .copies = copies, .stride = height, .append = {}, .table = {}});
+          program.registers.push_back(
+              {.kind = node::RegisterKind::kBuffer, .copies = copies, .stride = height, .append = {}, .table = {}});
         }
         registers[id] = slot->second;
       }
@@ -418,10 +462,11 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval, std::in
       in.base_register = registers[static_cast<std::size_t>(id)];
     }
   }
-  std::stable_sort(program.instructions.begin(), program.instructions.end(), [](const Instruction& a, const Instruction& b) {
-    return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) <
-           std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
-  });
+  std::stable_sort(
+      program.instructions.begin(), program.instructions.end(), [](const Instruction& a, const Instruction& b) {
+        return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) <
+               std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
+      });
   // Program text lies behind the buffers of a near slice; its size is known now.
   std::int64_t text_bytes = 0;
   for (const Instruction& in : program.instructions) {
@@ -429,7 +474,11 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval, std::in
   }
   const auto text_rows = static_cast<std::int32_t>(node::ceil_div(text_bytes, chip_.vector_bytes));
   const std::int32_t last_slice = std::min(3, static_cast<std::int32_t>(first_free_address.size()) - 1);
-  program.tensors.push_back({.name = "program_text", .scope = node::TensorScope::kStatic, .owner = node::TensorOwner::kChip, .rows = text_rows, .sources = {}});
+  program.tensors.push_back({.name = "program_text",
+                             .scope = node::TensorScope::kStatic,
+                             .owner = node::TensorOwner::kChip,
+                             .rows = text_rows,
+                             .sources = {}});
   node::Allocation text{.tensor = static_cast<std::uint16_t>(program.tensors.size() - 1),
                         .slice = last_slice,
                         .address = first_free_address[static_cast<std::size_t>(last_slice)]};
@@ -439,8 +488,8 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval, std::in
   program.allocations.push_back(text);
   for (const std::int32_t free : first_free_address) {
     if (free > chip_.vectors_per_slice || text.address + text_rows > chip_.vectors_per_slice) {
-      throw node::InputError("scratch of a stage does not fit: needs " + std::to_string(free) + " vectors a slice, has " +
-                             std::to_string(chip_.vectors_per_slice));
+      throw node::InputError("scratch of a stage does not fit: needs " + std::to_string(free) +
+                             " vectors a slice, has " + std::to_string(chip_.vectors_per_slice));
     }
   }
   program.makespan = static_cast<std::int32_t>(std::max(end_of_all(), busy_until_));
@@ -454,18 +503,32 @@ auto signature(const Instruction& in, BufferId buffer) {
   std::array<std::tuple<int, int, int, int, int, int, int, int, int>, 4> operands;
   for (std::size_t i = 0; i < operands.size(); ++i) {
     const StreamOperand& o = in.operands[i];
-    operands[i] = {static_cast<int>(o.kind),       static_cast<int>(o.hemisphere) * 2 + static_cast<int>(o.direction),
-                   o.stream,                       o.streams,
-                   o.stream_stride,                o.reach,
-                   o.held * 2 + o.is_registered,   o.tensor,
+    operands[i] = {static_cast<int>(o.kind),
+                   static_cast<int>(o.hemisphere) * 2 + static_cast<int>(o.direction),
+                   o.stream,
+                   o.streams,
+                   o.stream_stride,
+                   o.reach,
+                   o.held * 2 + o.is_registered,
+                   o.tensor,
                    (o.row_stride[0] * 65537 + o.row_stride[1]) * 257 + o.row_stride[2]};
   }
   const bool is_memory = node::info(in.opcode).unit == Unit::kMem;
-  return std::tuple(in.opcode, in.hemisphere, is_memory || node::info(in.opcode).unit == Unit::kVxm ? in.index : -1, in.alus,
-                    std::array{in.count[0], in.count[1], in.count[2]}, std::array{in.period[0], in.period[1], in.period[2]},
+  return std::tuple(in.opcode,
+                    in.hemisphere,
+                    is_memory || node::info(in.opcode).unit == Unit::kVxm ? in.index : -1,
+                    in.alus,
+                    std::array{in.count[0], in.count[1], in.count[2]},
+                    std::array{in.period[0], in.period[1], in.period[2]},
                     std::array{in.index_stride[0], in.index_stride[1], in.index_stride[2]},
-                    std::array{in.address_stride[0], in.address_stride[1], in.address_stride[2]}, in.base_register, in.mode,
-                    in.operator_part, in.transfer, in.argument, operands, buffer);
+                    std::array{in.address_stride[0], in.address_stride[1], in.address_stride[2]},
+                    in.base_register,
+                    in.mode,
+                    in.operator_part,
+                    in.transfer,
+                    in.argument,
+                    operands,
+                    buffer);
 }
 
 struct Step {
@@ -497,21 +560,24 @@ void merge_into(std::size_t loop, std::vector<Instruction>& instructions, std::v
   std::vector<bool> is_gone(instructions.size(), false);
   for (std::size_t i = 0; i < instructions.size(); ++i) {
     const Instruction& in = instructions[i];
-    const bool is_free = in.count[loop] == 1 && std::none_of(in.operands.begin(), in.operands.end(), [&](const StreamOperand& o) {
-                           return (o.held >> loop & 1U) != 0;
-                         });
+    const bool is_free =
+        in.count[loop] == 1 && std::none_of(in.operands.begin(), in.operands.end(), [&](const StreamOperand& o) {
+          return (o.held >> loop & 1U) != 0;
+        });
     if (is_free && in.opcode != Opcode::kInstall && in.opcode != Opcode::kCompute) {
       groups[signature(in, buffers[i])].push_back(i);
     }
   }
   for (auto& [key, members] : groups) {
     std::sort(members.begin(), members.end(), [&](std::size_t a, std::size_t b) {
-      return std::tuple(instructions[a].start, instructions[a].index, a) < std::tuple(instructions[b].start, instructions[b].index, b);
+      return std::tuple(instructions[a].start, instructions[a].index, a) <
+             std::tuple(instructions[b].start, instructions[b].index, b);
     });
     for (std::size_t first = 0; first + 1 < members.size();) {
       const Step step = step_between(instructions[members[first]], instructions[members[first + 1]]);
       std::size_t last = first + 1;
-      while (last + 1 < members.size() && step_between(instructions[members[last]], instructions[members[last + 1]]) == step) {
+      while (last + 1 < members.size() &&
+             step_between(instructions[members[last]], instructions[members[last + 1]]) == step) {
         ++last;
       }
       if (!fits(step)) {

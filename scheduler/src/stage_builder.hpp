@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -19,31 +20,36 @@ using TensorId = std::uint16_t;
 
 inline constexpr std::int64_t kUnset = std::numeric_limits<std::int64_t>::min();
 
-/// Scratch SRAM that holds one tensor in one hemisphere: row r at slice + r mod width, address r / width (plus a base that
-/// finish() gives, once it is known how many iterations live in it at a time).
+/// Something finds no place in a crowded interval; the search drops that order of windows.
+class NoSchedule : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Scratch SRAM that holds one tensor in one hemisphere: row r at slice + r mod width, address r / width (plus a base
+/// that finish() gives, once it is known how many iterations live in it at a time).
 struct Buffer {
   TensorId tensor = 0;
   node::Hemisphere hemisphere = node::Hemisphere::kWest;
   std::int32_t slice = 0;
   std::int32_t width = 1;
   std::int32_t rows = 0;
-  std::int32_t first_row = 0;              ///< tensor row at buffer row 0
-  std::int32_t phase = 0;                  ///< bank of buffer row 0
-  bool is_static = false;                  ///< ready from the start, never written
-  std::uint16_t base_register = 0;         ///< of a static buffer (rotary tables)
-  std::vector<std::int64_t> ready;         ///< per row; kUnset until written
-  std::vector<PlacementId> writer;         ///< per row
+  std::int32_t first_row = 0;       ///< tensor row at buffer row 0
+  std::int32_t phase = 0;           ///< bank of buffer row 0
+  bool is_static = false;           ///< ready from the start, never written
+  std::uint16_t base_register = 0;  ///< of a static buffer (rotary tables)
+  std::vector<std::int64_t> ready;  ///< per row; kUnset until written
+  std::vector<PlacementId> writer;  ///< per row
   std::int64_t first_write = std::numeric_limits<std::int64_t>::max();
   std::int64_t last_read = std::numeric_limits<std::int64_t>::min();
 };
 
 /// Where memory that is not scratch lies (weights, KV): an instruction's operand there is final when it is drafted.
 struct Draft {
-  node::Instruction instruction;       ///< start relative to the template
-  BufferId buffer = -1;                ///< scratch operand of a read or write
+  node::Instruction instruction;                       ///< start relative to the template
+  BufferId buffer = -1;                                ///< scratch operand of a read or write
   std::array<VariableId, 4> variable{-1, -1, -1, -1};  ///< per operand: stream to be chosen
   RegisterReach reach;
-  bool is_reserved = false;            ///< its resources were taken beforehand (windows at fixed phases)
   std::uint64_t positions = ~std::uint64_t{0};  ///< chips of the TP group, by position, whose text has it
 };
 
@@ -57,11 +63,12 @@ struct StreamVariable {
 /// What has been placed: bookkeeping for the layer budget.
 struct Placement {
   node::OperatorPart part = node::OperatorPart::kVxm;
-  std::int64_t earliest = 0;           ///< when its inputs were there
+  std::int64_t earliest = 0;  ///< when its inputs were there
   std::int64_t start = 0;
-  std::int64_t end = 0;                ///< when its last output can be read
-  PlacementId cause = -1;              ///< what it waited for
-  std::int64_t activation_slots = 0;   ///< GEMM windows: cycles of `end - start` in activation slots, and in fill and drain
+  std::int64_t end = 0;    ///< when its last output can be read
+  PlacementId cause = -1;  ///< what it waited for
+  std::int64_t activation_slots =
+      0;  ///< GEMM windows: cycles of `end - start` in activation slots, and in fill and drain
   std::int64_t install = 0;
 };
 
@@ -71,8 +78,8 @@ struct Template {
   std::vector<Draft> drafts;
   std::vector<StreamVariable> variables;
   std::int64_t activation_slots = 0;
-  std::int64_t not_before = 0;         ///< an earliest start that no buffer says (accumulators)
-  PlacementId after = -1;              ///< cause of not_before
+  std::int64_t not_before = 0;  ///< an earliest start that no buffer says (accumulators)
+  PlacementId after = -1;       ///< cause of not_before
 
   VariableId value(std::int32_t streams, std::int32_t first_choice = 0, std::int32_t last_choice = 31) {
     variables.push_back({streams, first_choice, last_choice});
@@ -102,10 +109,19 @@ class StageBuilder {
   std::uint16_t transfer(std::string name, std::int32_t layer_slot, std::int32_t vectors);
   void allocation(node::Allocation allocation) { program_.allocations.push_back(allocation); }
 
-  BufferId buffer(TensorId tensor, node::Hemisphere hemisphere, std::int32_t slice, std::int32_t width, std::int32_t rows,
+  BufferId buffer(TensorId tensor,
+                  node::Hemisphere hemisphere,
+                  std::int32_t slice,
+                  std::int32_t width,
+                  std::int32_t rows,
                   std::int32_t first_row = 0);
-  BufferId static_buffer(TensorId tensor, node::Hemisphere hemisphere, std::int32_t slice, std::int32_t width,
-                         std::int32_t rows, std::uint16_t base_register = 0, std::int32_t copies = 1,
+  BufferId static_buffer(TensorId tensor,
+                         node::Hemisphere hemisphere,
+                         std::int32_t slice,
+                         std::int32_t width,
+                         std::int32_t rows,
+                         std::uint16_t base_register = 0,
+                         std::int32_t copies = 1,
                          std::int32_t first_row = 0);
   [[nodiscard]] Buffer& at(BufferId id) { return buffers_[static_cast<std::size_t>(id)]; }
   /// Declare that a buffer's rows live on until `cycle` (what leaves the stage otherwise).
@@ -116,6 +132,11 @@ class StageBuilder {
   PlacementId place(const Template& shape, std::int64_t earliest = 0);
   /// As place(), but gives up after `attempts` starts: -1.
   PlacementId try_place(const Template& shape, std::int64_t earliest, std::int64_t attempts);
+  /// Take what a template needs at `start`, before it is placed: streams chosen, or nothing where it does not fit.
+  [[nodiscard]] std::optional<std::vector<std::int32_t>> reserve(const Template& shape, std::int64_t start);
+  /// Place a template whose resources were reserved at the same point of the interval.
+  PlacementId place_reserved(const Template& shape, std::int64_t start, const std::vector<std::int32_t>& streams);
+
   /// What refused most of the starts from `start` on: the first question when something comes late.
   [[nodiscard]] std::string why_refused(const Template& shape, std::int64_t start);
   [[nodiscard]] std::int64_t ready_time(const Template& shape, PlacementId* cause = nullptr) const;
@@ -133,7 +154,7 @@ class StageBuilder {
   /// Undo of placements that only read: what is placed after a checkpoint can be taken back by restore().
   [[nodiscard]] std::array<std::size_t, 3> checkpoint();
   void restore(const std::array<std::size_t, 3>& point);
-  void commit() { keeps_log_ = false; }
+  void keep() { keeps_log_ = false; }
 
   [[nodiscard]] LinkTable& links() { return links_; }
   [[nodiscard]] ReservationTable& table() { return table_; }
@@ -148,7 +169,8 @@ class StageBuilder {
   /// @param initiation_interval  decides how many copies of a buffer live at a time
   /// @param first_free_address  per scratch slice (both hemispheres alike), in: what is taken; out: after the buffers
   /// @param position  chip of the TP group whose text it is: instructions of other positions are left out
-  [[nodiscard]] node::ChipProgram finish(std::int64_t initiation_interval, std::int32_t position,
+  [[nodiscard]] node::ChipProgram finish(std::int64_t initiation_interval,
+                                         std::int32_t position,
                                          std::vector<std::int32_t> first_free_address) const;
   /// Positions with equal texts: per position the first one that has the same instructions.
   [[nodiscard]] std::vector<std::int32_t> text_classes(std::int32_t positions) const;
@@ -162,6 +184,7 @@ class StageBuilder {
   };
   template <typename Visit>
   void for_each_row(const Draft& draft, std::int64_t start, Visit&& visit) const;
+  PlacementId commit(const Template& shape, std::int64_t start, const std::vector<std::int32_t>& streams);
   bool try_at(const Template& shape, std::int64_t start, std::vector<std::int32_t>& streams);
 
   const node::ChipSpec& chip_;

@@ -90,7 +90,8 @@ class Extension {
               continue;
             }
             for (std::int32_t copy = 0; copy < copies; ++copy) {
-              is_taken[static_cast<std::size_t>(a.address + x * a.address_stride[0] + y * a.address_stride[1] + z * a.address_stride[2] + copy * base.stride)] = true;
+              is_taken[static_cast<std::size_t>(a.address + x * a.address_stride[0] + y * a.address_stride[1] +
+                                                z * a.address_stride[2] + copy * base.stride)] = true;
             }
           }
         }
@@ -98,7 +99,8 @@ class Extension {
     }
     address_ = static_cast<std::int32_t>(std::find(is_taken.begin(), is_taken.end(), false) - is_taken.begin());
     LPU_CHECK(address_ < chip_.vectors_per_slice, "scratch is full");
-    text_.tensors.push_back({.name = name, .owner = node::TensorOwner::kReplicated, .layer_slot = layer_slot, .rows = 1, .sources = {}});
+    text_.tensors.push_back(
+        {.name = name, .owner = node::TensorOwner::kReplicated, .layer_slot = layer_slot, .rows = 1, .sources = {}});
     tensor_ = static_cast<std::uint16_t>(text_.tensors.size() - 1);
     text_.tensors.back().sources.push_back(tensor_);
     for (const Hemisphere hemisphere : {Hemisphere::kWest, Hemisphere::kEast}) {
@@ -123,7 +125,10 @@ class Extension {
 
   /// Send the row on links, not before `earliest`, at a time that suits the receivers: start on the wire.
   template <typename Accept>
-  std::int64_t send(const std::vector<std::int32_t>& links, std::uint16_t transfer, std::int64_t earliest, Accept&& accept) {
+  std::int64_t send(const std::vector<std::int32_t>& links,
+                    std::uint16_t transfer,
+                    std::int64_t earliest,
+                    Accept&& accept) {
     const std::int64_t lead = chip_.sxm_position - chip_.slice_position(source_[0].index);
     for (std::int64_t at = earliest; at < earliest + table_.period(); ++at) {
       std::int64_t start = -2;
@@ -215,7 +220,8 @@ class Extension {
       copy.operands[0] = row(OperandKind::kIn, hemisphere, Direction::kInward, 0);
       copy.operands[1] = row(OperandKind::kOut, other, Direction::kOutward, chip_.slice_position(0));
       Instruction far = near;
-      far.start = static_cast<std::int32_t>(at + to_vxm + chip_.vxm_latency.count() + chip_.slice_position(0) - chip_.vxm_position);
+      far.start = static_cast<std::int32_t>(at + to_vxm + chip_.vxm_latency.count() + chip_.slice_position(0) -
+                                            chip_.vxm_position);
       far.hemisphere = other;
       far.operands[0] = row(OperandKind::kIn, other, Direction::kOutward, 0);
       if (place({take, near, copy, far}, commit)) {
@@ -223,7 +229,8 @@ class Extension {
           return far.start;
         }
         links_.receive(link, arrival, at);
-        text_.makespan = std::max(text_.makespan, static_cast<std::int32_t>(far.start + chip_.instruction_propagation.count() + 1));
+        text_.makespan =
+            std::max(text_.makespan, static_cast<std::int32_t>(far.start + chip_.instruction_propagation.count() + 1));
         return far.start + chip_.instruction_propagation.count() + 1;
       }
     }
@@ -259,9 +266,11 @@ class Extension {
         text_.tensors[a.tensor].rows = a.count[0];
       }
     }
-    std::stable_sort(text_.instructions.begin(), text_.instructions.end(), [](const Instruction& a, const Instruction& b) {
-      return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) < std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
-    });
+    std::stable_sort(
+        text_.instructions.begin(), text_.instructions.end(), [](const Instruction& a, const Instruction& b) {
+          return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) <
+                 std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
+        });
   }
 
  private:
@@ -270,7 +279,8 @@ class Extension {
       for (std::int32_t b = 0; b < in.count[1]; ++b) {
         for (std::int32_t c = 0; c < in.count[2]; ++c) {
           const std::int32_t link = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2];
-          const std::int64_t at = std::int64_t{in.start} + std::int64_t{a} * in.period[0] + std::int64_t{b} * in.period[1] + std::int64_t{c} * in.period[2];
+          const std::int64_t at = std::int64_t{in.start} + std::int64_t{a} * in.period[0] +
+                                  std::int64_t{b} * in.period[1] + std::int64_t{c} * in.period[2];
           if (in.opcode == Opcode::kSend) {
             pushes[link].push_back(at);
           } else {
@@ -329,10 +339,10 @@ class Extension {
 
 }  // namespace
 
-void return_token(ClusterProgram& program, const interconnect::Topology& topology, std::int64_t token_ready) {
+std::int32_t return_token(ClusterProgram& program, const interconnect::Topology& topology, std::int64_t token_ready) {
   program.token_latency = token_ready;
   if (program.pipeline_parallel == 1) {
-    return;
+    return 0;
   }
   const node::ChipSpec& chip = program.chip;
   std::vector<std::int32_t> first_stage;
@@ -346,7 +356,8 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
     }
   }
   const auto is_idle = [&](std::int32_t c) {
-    return static_cast<std::size_t>(c) >= program.bindings.size() || program.bindings[static_cast<std::size_t>(c)].text < 0;
+    return static_cast<std::size_t>(c) >= program.bindings.size() ||
+           program.bindings[static_cast<std::size_t>(c)].text < 0;
   };
   // Shortest way from any chip of the last stage to any of the first; among equals the one over the most idle chips.
   interconnect::Route best;
@@ -360,7 +371,8 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
         continue;
       }
       const interconnect::Route route = interconnect::find_route(topology, from, to);
-      const auto busy = std::count_if(route.begin() + 1, route.end(), [&](const interconnect::Hop& hop) { return !is_idle(hop.chip); });
+      const auto busy = std::count_if(
+          route.begin() + 1, route.end(), [&](const interconnect::Hop& hop) { return !is_idle(hop.chip); });
       if (std::pair(route.size(), busy) < least) {
         least = {route.size(), busy};
         best = route;
@@ -379,7 +391,11 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
     }
     while (static_cast<std::size_t>(c) >= program.bindings.size()) {
       const auto id = static_cast<std::int32_t>(program.bindings.size());
-      program.bindings.push_back({.chip = id, .text = -1, .stage = program.pipeline_parallel, .peers = topology.peers[static_cast<std::size_t>(id)], .slot_owner = {}});
+      program.bindings.push_back({.chip = id,
+                                  .text = -1,
+                                  .stage = program.pipeline_parallel,
+                                  .peers = topology.peers[static_cast<std::size_t>(id)],
+                                  .slot_owner = {}});
     }
     node::ChipBinding& binding = program.bindings[static_cast<std::size_t>(c)];
     ChipProgram text;
@@ -390,14 +406,17 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
       text.tensors.push_back({.name = "program_text", .scope = node::TensorScope::kStatic, .rows = 1, .sources = {}});
       text.allocations.push_back({.tensor = 0, .slice = 1});
       binding.first_layer = layers;
+      binding.stage = program.pipeline_parallel;  // behind all stages: it only forwards
     }
-    return extensions.emplace(c, Extension(chip, std::move(text), program.initiation_interval, program.plan.context)).first->second;
+    return extensions.emplace(c, Extension(chip, std::move(text), program.initiation_interval, program.plan.context))
+        .first->second;
   };
   const auto offset = [&](std::int32_t c) { return program.bindings[static_cast<std::size_t>(c)].offset; };
 
   std::int64_t latest = 0;
   const std::int32_t source = best.front().chip;
-  const ChipProgram source_text = program.texts[static_cast<std::size_t>(program.bindings[static_cast<std::size_t>(source)].text)];
+  const ChipProgram source_text =
+      program.texts[static_cast<std::size_t>(program.bindings[static_cast<std::size_t>(source)].text)];
   std::int32_t token_layer = 0;
   for (std::int32_t user = 0; user < program.plan.micro_batch; ++user) {
     const std::string name = "token.back" + std::to_string(user);
@@ -428,9 +447,13 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
       there.add_row("token", token_layer - their_layer);
       there.set_row(user);
       const std::uint16_t inbound = there.transfer(wire, token_layer - their_layer);
-      const auto arrival = [&](std::int64_t start) { return start + offset(c) + chip.link_latency().count() - offset(peer.chip); };
-      const std::int64_t start = here.send({link}, here.transfer(wire, token_layer - first_layer), ready,
-                                           [&](std::int64_t at) { return there.receive(peer.link, inbound, arrival(at), Commit::kProbe) >= 0; });
+      const auto arrival = [&](std::int64_t start) {
+        return start + offset(c) + chip.link_latency().count() - offset(peer.chip);
+      };
+      const std::int64_t start =
+          here.send({link}, here.transfer(wire, token_layer - first_layer), ready, [&](std::int64_t at) {
+            return there.receive(peer.link, inbound, arrival(at), Commit::kProbe) >= 0;
+          });
       ready = there.receive(peer.link, inbound, arrival(start), Commit::kTake);
       there.use_received();
     }
@@ -466,12 +489,15 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
       leaf.set_row(user);
       leaves.push_back({&leaf, peer, leaf.transfer(name, token_layer - their_layer)});
     }
-    const auto arrival = [&](std::int64_t start, const Leaf& leaf) { return start + offset(target) + chip.link_latency().count() - offset(leaf.peer.chip); };
-    const std::int64_t start = root.send(links, root.transfer(name, token_layer - root_layer), ready, [&](std::int64_t at) {
-      return std::all_of(leaves.begin(), leaves.end(), [&](const Leaf& leaf) {
-        return leaf.chip->receive(leaf.peer.link, leaf.inbound, arrival(at, leaf), Commit::kProbe) >= 0;
-      });
-    });
+    const auto arrival = [&](std::int64_t start, const Leaf& leaf) {
+      return start + offset(target) + chip.link_latency().count() - offset(leaf.peer.chip);
+    };
+    const std::int64_t start =
+        root.send(links, root.transfer(name, token_layer - root_layer), ready, [&](std::int64_t at) {
+          return std::all_of(leaves.begin(), leaves.end(), [&](const Leaf& leaf) {
+            return leaf.chip->receive(leaf.peer.link, leaf.inbound, arrival(at, leaf), Commit::kProbe) >= 0;
+          });
+        });
     for (const Leaf& leaf : leaves) {
       const std::int64_t done = leaf.chip->receive(leaf.peer.link, leaf.inbound, arrival(start, leaf), Commit::kTake);
       latest = std::max(latest, done + offset(leaf.peer.chip));
@@ -483,6 +509,7 @@ void return_token(ClusterProgram& program, const interconnect::Topology& topolog
     program.bindings[static_cast<std::size_t>(c)].text = static_cast<std::int32_t>(program.texts.size()) - 1;
   }
   program.token_latency = latest;
+  return static_cast<std::int32_t>(best.size()) + (first_stage.size() > 1 ? 1 : 0);
 }
 
 }  // namespace lpu::scheduler

@@ -1,5 +1,6 @@
 #include <algorithm>
-#include <tuple>
+#include <array>
+#include <cstdlib>
 
 #include "verify_memory.hpp"
 
@@ -10,48 +11,66 @@ using node::Allocation;
 using node::RegisterKind;
 using node::TensorScope;
 
-/// Cells of one displaced allocation along one of its loops, in one slice.
-struct Segment {
-  std::int32_t slice = 0;                            ///< of the chip
-  std::int32_t lowest = 0, highest = 0, stride = 1;  ///< addresses; stride 0: several rows in one cell
-  std::int32_t row = 0, row_stride = 0;              ///< from the lowest address up
-  std::uint16_t tensor = 0;
-  std::int32_t user = 0;  ///< slot, of caches
+/// Cells of one displaced allocation in one slice: what its loops that stay there run over.
+struct Extent {
+  std::int32_t lowest = 0, highest = 0;
+  std::int32_t address = 0, row = 0;  ///< where the loops begin
+  std::int32_t user = 0;              ///< slot, of caches
   std::int32_t allocation = 0;
   bool lasts = true;
-
-  [[nodiscard]] auto extent() const { return std::tuple(slice, lowest, highest); }
-  /// Where two are alike they are one: the same rows, named by two allocations.
-  [[nodiscard]] auto content() const {
-    return std::tuple(slice, lowest, highest, stride, row, row_stride, tensor, user, lasts);
-  }
 };
+
+/// The allocation's loops that stay in a slice.
+Allocation staying(const Allocation& a) {
+  Allocation out = a;
+  for (std::size_t l = 0; l < 3; ++l) {
+    out.count[l] = a.slice_stride[l] == 0 ? a.count[l] : 1;
+  }
+  return out;
+}
+
+/// Whether a slice's cells are surely different: each loop steps over all that the finer ones run through.
+bool are_distinct(const Allocation& stay) {
+  std::array<std::size_t, 3> loops{0, 1, 2};
+  std::sort(loops.begin(), loops.end(), [&](std::size_t a, std::size_t b) {
+    return std::abs(stay.address_stride[a]) < std::abs(stay.address_stride[b]);
+  });
+  std::int64_t reach = 0;
+  for (const std::size_t l : loops) {
+    if (stay.count[l] > 1 && std::abs(std::int64_t{stay.address_stride[l]}) <= reach) {
+      return false;
+    }
+    reach += std::abs(std::int64_t{stay.address_stride[l]}) * (stay.count[l] - 1);
+  }
+  return true;
+}
 
 class CellProof {
  public:
   CellProof(const TextFacts& facts, const RowIndex& index, Findings& findings)
-      : facts_(facts), index_(index), findings_(findings), is_sound_(facts.text.allocations.size(), false) {}
+      : facts_(facts),
+        index_(index),
+        findings_(findings),
+        is_sound_(facts.text.allocations.size(), false),
+        is_distinct_(facts.text.allocations.size(), true),
+        extents_(static_cast<std::size_t>(2 * facts.chip.slices_per_hemisphere)) {}
 
-  /// Segments whose extents do not meet hold different cells; only where some do are the slice's cells looked at one by
-  /// one.
+  /// Extents that do not meet hold different cells; only where some do are the slice's cells looked at one by one.
   std::vector<bool> run() {
     for (const std::int32_t number : index_.allocations()) {
       if (is_inside(number) && is_per_user(number)) {
         is_sound_[static_cast<std::size_t>(number)] = true;
-        add_segments(number);
+        add_extents(number);
       }
     }
-    std::stable_sort(
-        segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) { return a.extent() < b.extent(); });
-    for (std::size_t begin = 0; begin < segments_.size();) {
-      std::size_t end = begin;
-      while (end < segments_.size() && segments_[end].slice == segments_[begin].slice) {
-        ++end;
+    for (std::vector<Extent>& slice : extents_) {
+      const auto is_lower = [](const Extent& a, const Extent& b) { return a.lowest < b.lowest; };
+      if (!std::is_sorted(slice.begin(), slice.end(), is_lower)) {
+        std::stable_sort(slice.begin(), slice.end(), is_lower);
       }
-      if (may_meet(begin, end)) {
-        prove_slice(begin, end);
+      if (may_meet(slice)) {
+        prove_slice(slice);
       }
-      begin = end;
     }
     return std::move(is_sound_);
   }
@@ -107,122 +126,105 @@ class CellProof {
     return false;
   }
 
-  void add_segments(std::int32_t number) {
+  void add_extents(std::int32_t number) {
     const Allocation& a = at(number);
-    std::size_t along = 0;
-    for (std::size_t l = 1; l < 3; ++l) {
-      const bool is_better = a.slice_stride[l] == 0 && (a.slice_stride[along] != 0 || a.count[l] > a.count[along]);
-      along = is_better ? l : along;
+    Allocation moving = a;
+    const Allocation stay = staying(a);
+    std::int32_t lowest = 0;
+    std::int32_t highest = 0;
+    for (std::size_t l = 0; l < 3; ++l) {
+      moving.count[l] = a.slice_stride[l] == 0 ? 1 : a.count[l];
+      const std::int32_t moved = (stay.count[l] - 1) * stay.address_stride[l];
+      (moved < 0 ? lowest : highest) += moved;
     }
-    if (a.slice_stride[along] != 0) {
-      Allocation rest = a;  // every loop changes the slice: cells are segments
-      add_rest(number, rest, {.count = 1});
-      return;
-    }
-    Allocation rest = a;
-    rest.count[along] = 1;
-    add_rest(
-        number, rest, {.count = a.count[along], .stride = a.address_stride[along], .row_stride = a.row_stride[along]});
-  }
-
-  struct Along {
-    std::int32_t count = 1;
-    std::int32_t stride = 0;
-    std::int32_t row_stride = 0;
-  };
-
-  void add_rest(std::int32_t number, const Allocation& rest, const Along& along) {
-    const node::TensorScope scope = tensor_of(number).scope;
-    const node::BaseRegister& base = facts_.text.registers[rest.base_register];
-    const std::int32_t first_slice = static_cast<std::int32_t>(rest.hemisphere) * facts_.chip.slices_per_hemisphere;
-    const std::int32_t span = (along.count - 1) * along.stride;
-    Segment segment{.tensor = rest.tensor,
-                    .user = scope == TensorScope::kCache ? base.user_in_batch : 0,
-                    .allocation = number,
-                    .lasts = scope != TensorScope::kIteration};
-    const bool is_one_row = along.stride == 0 && along.row_stride == 0;
-    segment.stride = along.count == 1 || is_one_row ? 1 : std::abs(along.stride);
-    segment.row_stride = along.stride < 0 ? -along.row_stride : along.row_stride;
+    is_distinct_[static_cast<std::size_t>(number)] = are_distinct(stay);
+    const std::int32_t first_slice = static_cast<std::int32_t>(a.hemisphere) * facts_.chip.slices_per_hemisphere;
+    const bool is_cache = tensor_of(number).scope == TensorScope::kCache;
+    Extent extent{.user = is_cache ? facts_.text.registers[a.base_register].user_in_batch : 0,
+                  .allocation = number,
+                  .lasts = tensor_of(number).scope != TensorScope::kIteration};
     for (const Displacement& d : images_of(number)) {
-      for_each_cell(rest, [&](std::int32_t slice, std::int32_t address, std::int32_t row) {
-        segment.slice = first_slice + slice + d.slice;
-        segment.lowest = address + d.address + std::min(span, 0);
-        segment.highest = address + d.address + std::max(span, 0);
-        segment.row = row + d.row + (span < 0 ? (along.count - 1) * along.row_stride : 0);
-        segments_.push_back(segment);
+      for_each_cell(moving, [&](std::int32_t slice, std::int32_t address, std::int32_t row) {
+        extent.address = address + d.address;
+        extent.lowest = extent.address + lowest;
+        extent.highest = extent.address + highest;
+        extent.row = row + d.row;
+        const std::int64_t of_chip = std::int64_t{first_slice} + slice + d.slice;
+        extents_[static_cast<std::size_t>(of_chip)].push_back(extent);
       });
-      segment.user += scope == TensorScope::kCache ? facts_.program.plan.micro_batch : 0;
+      extent.user += is_cache ? facts_.program.plan.micro_batch : 0;
     }
   }
 
-  [[nodiscard]] bool may_meet(std::size_t begin, std::size_t end) const {
+  [[nodiscard]] bool may_meet(const std::vector<Extent>& slice) const {
     std::int32_t lasting = -1;
     std::int32_t scratch = -1;
-    for (std::size_t i = begin; i < end; ++i) {
-      const Segment& segment = segments_[i];
-      if (i > begin && segment.content() == segments_[i - 1].content()) {
-        continue;
-      }
-      if (segment.lowest <= lasting || (segment.lasts && (segment.lowest <= scratch || segment.stride == 0))) {
+    for (const Extent& extent : slice) {
+      const bool is_folded = extent.lasts && !is_distinct_[static_cast<std::size_t>(extent.allocation)];
+      if (extent.lowest <= lasting || (extent.lasts && extent.lowest <= scratch) || is_folded) {
         return true;
       }
-      std::int32_t& highest = segment.lasts ? lasting : scratch;
-      highest = std::max(highest, segment.highest);
+      std::int32_t& highest = extent.lasts ? lasting : scratch;
+      highest = std::max(highest, extent.highest);
     }
     return false;
   }
 
-  void prove_slice(std::size_t begin, std::size_t end) {
-    std::vector<const Segment*> holders(static_cast<std::size_t>(facts_.chip.vectors_per_slice), nullptr);
+  /// What a cell holds for good.
+  struct Holder {
+    const Extent* extent = nullptr;
+    std::int32_t row = 0;
+  };
+
+  void prove_slice(const std::vector<Extent>& slice) {
+    holders_.assign(static_cast<std::size_t>(facts_.chip.vectors_per_slice), Holder{});
     for (const bool lasts : {true, false}) {
-      for (std::size_t i = begin; i < end; ++i) {
-        if (segments_[i].lasts == lasts) {
-          hold(segments_[i], holders);
+      for (const Extent& extent : slice) {
+        if (extent.lasts == lasts) {
+          hold(extent, static_cast<std::int32_t>((&slice - extents_.data()) % facts_.chip.slices_per_hemisphere));
         }
       }
     }
   }
 
-  void hold(const Segment& segment, std::vector<const Segment*>& holders) {
+  void hold(const Extent& extent, std::int32_t slice) {
+    Allocation stay = staying(at(extent.allocation));
+    stay.address = extent.address;
+    stay.row = extent.row;
     bool is_reported = false;
-    for (std::int32_t address = segment.lowest; address <= segment.highest; address += std::max(segment.stride, 1)) {
-      const Segment*& holder = holders[static_cast<std::size_t>(address)];
-      const bool is_apart = holder == nullptr || (segment.lasts && is_same_row(segment, *holder, address));
-      if ((!is_apart || (segment.stride == 0 && segment.lasts)) && !is_reported) {
+    for_each_cell(stay, [&](std::int32_t, std::int32_t address, std::int32_t row) {
+      Holder& holder = holders_[static_cast<std::size_t>(address)];
+      const bool is_one_row = extent.lasts && holder.extent != nullptr && holder.row == row &&
+                              holder.extent->user == extent.user && at(holder.extent->allocation).tensor == stay.tensor;
+      if (holder.extent != nullptr && !is_one_row && !is_reported) {
         is_reported = true;
-        report_shared(segment, holder == nullptr ? segment : *holder, address);
+        report_shared(extent, *holder.extent, slice, address);
       }
-      if (segment.lasts && holder == nullptr) {
-        holder = &segment;
+      if (extent.lasts && holder.extent == nullptr) {
+        holder = {&extent, row};
       }
-    }
+    });
   }
 
-  [[nodiscard]] static bool is_same_row(const Segment& a, const Segment& b, std::int32_t address) {
-    const auto row = [address](const Segment& s) {
-      return std::int64_t{s.row} + std::int64_t{address - s.lowest} / std::max(s.stride, 1) * s.row_stride;
-    };
-    return a.tensor == b.tensor && a.user == b.user && row(a) == row(b);
-  }
-
-  void report_shared(const Segment& segment, const Segment& holder, std::int32_t address) {
-    const node::Tensor& other = facts_.text.tensors[holder.tensor];
-    std::string reason = name(segment.allocation) + " and one of '" + other.name + "'";
+  void report_shared(const Extent& extent, const Extent& holder, std::int32_t slice, std::int32_t address) {
+    const node::Tensor& other = tensor_of(holder.allocation);
+    std::string reason = name(extent.allocation) + " and one of '" + other.name + "'";
     if (other.scope == TensorScope::kCache) {
       reason += " (user slot " + std::to_string(holder.user) + ")";
     }
     findings_.add(-1,
                   -1,
-                  reason + " both hold " + name_of(at(segment.allocation).hemisphere) + " slice " +
-                      std::to_string(segment.slice % facts_.chip.slices_per_hemisphere) + " address " +
-                      std::to_string(address));
+                  reason + " both hold " + name_of(at(extent.allocation).hemisphere) + " slice " +
+                      std::to_string(slice) + " address " + std::to_string(address));
   }
 
   const TextFacts& facts_;
   const RowIndex& index_;
   Findings& findings_;
   std::vector<bool> is_sound_;
-  std::vector<Segment> segments_;
+  std::vector<bool> is_distinct_;
+  std::vector<std::vector<Extent>> extents_;  ///< per slice of the chip
+  std::vector<Holder> holders_;
 };
 
 }  // namespace

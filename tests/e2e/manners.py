@@ -57,7 +57,7 @@ on_top = checks.object("plan", "--config", "config.json", "--chips", "512", "--p
 checks.check(on_top["inputs"] == {**inputs, "chips": 512}, "flags go on top of a configuration")
 
 defaults = {"llama-2-7b": 64, "llama-3-8b": 64, "mistral-7b": 64, "mixtral-8x7b": 256, "llama-2-70b": 576,
-            "llama-3-70b": 576, "mixtral-8x22b": 896}
+            "llama-3-70b": 576, "mixtral-8x22b": 904}
 for model, chips in defaults.items():
     config = checks.object("plan", "--model", model, "--print-config")["inputs"]
     checks.check((config["chips"], config["context"], config["compute"], config["kv"], config["users"],

@@ -106,6 +106,7 @@ class BurstTable {
   void add_events(std::int32_t at);
   void add_wire(std::int32_t at, const BurstEvent& first);
   void check_transfers(std::int32_t chip_id) const;
+  [[nodiscard]] std::vector<bool> used_numbers(std::int32_t numbers) const;
   void add_bases(std::uint16_t tensor, const std::vector<bool>& is_used);
   [[nodiscard]] std::size_t number_of(const Instruction& instruction,
                                       const StreamOperand& operand,

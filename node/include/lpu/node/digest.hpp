@@ -16,7 +16,9 @@ namespace lpu::node {
 }
 
 /// Order-dependent fold of a word into a running digest.
-[[nodiscard]] constexpr std::uint64_t fold(std::uint64_t digest, std::uint64_t word) { return mix(digest ^ mix(word)); }
+[[nodiscard]] constexpr std::uint64_t fold(std::uint64_t digest, std::uint64_t word) {
+  return mix(digest ^ mix(word));
+}
 
 /// Digest of bytes, the same on every machine (little-endian words, length folded last).
 [[nodiscard]] std::uint64_t digest_bytes(std::span<const std::byte> bytes);

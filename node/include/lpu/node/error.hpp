@@ -8,9 +8,9 @@ namespace lpu::node {
 /// Exit codes of the program; the only table of them.
 enum class ExitCode : int {
   kDone = 0,
-  kInput = 2,             ///< flag, config, checkpoint, program file, trace, a model that does not fit
-  kScheduleViolation = 3, ///< or deadlock
-  kEnvironment = 4,       ///< disk full, memory, lost peer, MPI
+  kInput = 2,              ///< flag, config, checkpoint, program file, trace, a model that does not fit
+  kScheduleViolation = 3,  ///< or deadlock
+  kEnvironment = 4,        ///< disk full, memory, lost peer, MPI
   kBug = 70,
   kStateSaved = 75,
   kInterrupted = 130,
@@ -58,9 +58,9 @@ class BugError : public std::logic_error {
 
 }  // namespace lpu::node
 
-#define LPU_CHECK(condition, detail)                                              \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
+#define LPU_CHECK(condition, detail)                                                \
+  do {                                                                              \
+    if (!(condition)) {                                                             \
       ::lpu::node::fail_check(#condition, __FILE__, __LINE__, std::string(detail)); \
-    }                                                                             \
+    }                                                                               \
   } while (false)

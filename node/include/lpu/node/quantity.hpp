@@ -27,14 +27,16 @@ class Quantity {
   std::int64_t count_ = 0;
 };
 
-using Cycles = Quantity<struct CyclesTag>;                ///< chip clock
-using Bytes = Quantity<struct BytesTag>;                  ///< 8 bit
-using Hertz = Quantity<struct HertzTag>;                  ///< 1/s
+using Cycles = Quantity<struct CyclesTag>;  ///< chip clock
+using Bytes = Quantity<struct BytesTag>;    ///< 8 bit
+using Hertz = Quantity<struct HertzTag>;    ///< 1/s
 using BytesPerSecond = Quantity<struct BytesPerSecondTag>;
 using MilliWatts = Quantity<struct MilliWattsTag>;
 
 /// ⌈a / b⌉ for a >= 0, b > 0.
-[[nodiscard]] constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+[[nodiscard]] constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
 [[nodiscard]] constexpr double to_microseconds(Cycles cycles, Hertz clock) {
   return static_cast<double>(cycles.count()) * 1e6 / static_cast<double>(clock.count());
 }

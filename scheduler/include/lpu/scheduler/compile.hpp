@@ -22,26 +22,26 @@ enum class Sampling : std::uint8_t { kChip, kHost };
 struct CompileRequest {
   ModelConfig model;
   node::ChipSpec chip;
-  std::int32_t chips = 0;                     ///< 0: the smallest legal cluster
+  std::int32_t chips = 0;  ///< 0: the smallest legal cluster
   std::optional<std::int32_t> tensor_parallel;
   std::optional<std::int32_t> pipeline_parallel;
   std::int32_t micro_batch = 1;
-  std::optional<std::int32_t> users;          ///< KV is allocated for so many; none: as many as saturate, or fit
-  std::int32_t context = 1024;                ///< bucket, positions
+  std::optional<std::int32_t> users;  ///< KV is allocated for so many; none: as many as saturate, or fit
+  std::int32_t context = 1024;        ///< bucket, positions
   Compute compute = Compute::kW8A8;
   KvType kv = KvType::kInt8;
   ExpertMode experts = ExpertMode::kIndirect;
   Objective objective = Objective::kLatency;
   Sampling sampling = Sampling::kChip;
-  std::int32_t search_orders = 0;             ///< phase orders tried for objective throughput; 0: the default
-  std::uint64_t seed = 1;                     ///< of the emulated routing and tokens
-  std::string inputs;                         ///< JSON, recorded in the program
+  std::int32_t search_orders = 0;  ///< phase orders tried for objective throughput; 0: the default
+  std::uint64_t seed = 1;          ///< of the emulated routing and tokens
+  std::string inputs;              ///< JSON, recorded in the program
 };
 
 /// Cycles of one layer's critical path by part; the parts sum exactly to `layer`.
 struct LayerBudget {
-  std::int64_t install = 0, activation_slots = 0, fill = 0, vxm = 0, sxm = 0, attention = 0, router = 0, wires_exposed = 0,
-               waiting = 0;
+  std::int64_t install = 0, activation_slots = 0, fill = 0, vxm = 0, sxm = 0, attention = 0, router = 0,
+               wires_exposed = 0, waiting = 0;
   std::int64_t wires_hidden = 0;  ///< beside the path, not in the sum
   std::int64_t layer = 0;
 };
@@ -55,10 +55,10 @@ struct SramUse {
 /// Figures of `plan`, each read off the compiled program (bounds: computed apart, from graph and partition).
 struct PlanReport {
   std::int32_t chips_idle = 0;
-  double balance = 1.0;                       ///< mean stage / slowest stage, by busy cycles
+  double balance = 1.0;  ///< mean stage / slowest stage, by busy cycles
   SramUse sram;
   std::int32_t users_fit = 0;
-  std::int32_t users_saturating = 0;          ///< micro_batch * ceil(token latency / II), before the fit is looked at
+  std::int32_t users_saturating = 0;  ///< micro_batch * ceil(token latency / II), before the fit is looked at
   std::int64_t ii_lower_bound = 0;
   std::int64_t latency_lower_bound = 0;
   LayerBudget budget;
@@ -85,7 +85,8 @@ using Progress = std::function<void(double, const std::string&)>;
 
 /// Partition, schedule and link a model for a cluster.
 ///
-/// @throws DoesNotFit, node::InputError (heads, degrees or contexts that no program exists for; every binding limit named)
+/// @throws DoesNotFit, node::InputError (heads, degrees or contexts that no program exists for; every binding limit
+/// named)
 /// @post verify() of the result finds nothing (callers run it all the same: it trusts nobody)
 [[nodiscard]] Compiled compile(const CompileRequest& request, const Progress& progress = {});
 
