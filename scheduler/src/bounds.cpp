@@ -274,7 +274,6 @@ class TokenPath {
   void route() {
     const Rounds rounds(linears_.router, path_, batch_);
     step("router", now_ + lengths_.store_activation() + rounds.span());
-    step("router.drain", now_ + lengths_.drain() + lengths_.pass);
     step("routing", now_ + lengths_.routing);
   }
 

@@ -89,8 +89,8 @@ std::int64_t empty_interval(const std::vector<ScheduledStage>& kinds) {
 
 /// Schedule all kinds for one interval, the shortest that the search finds for the stage with the longest windows.
 std::int64_t crowd(std::vector<ScheduledStage>& kinds, const CompileRequest& request, const Progress& progress) {
-  constexpr std::int32_t kOrders = 12;
-  constexpr double kFirstSlack = 1.03;
+  constexpr std::int32_t kOrders = 32;
+  constexpr double kFirstSlack = 1.02;
   constexpr double kStep = 1.01;
   const std::int32_t orders = request.search_orders > 0 ? request.search_orders : kOrders;
   std::vector<std::size_t> by_length(kinds.size());

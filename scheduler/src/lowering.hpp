@@ -107,6 +107,7 @@ class Lowering {
     std::int64_t start = 0;   ///< first install
     std::int64_t length = 0;  ///< cycles for which it holds the install ports
     std::int64_t ready = 0;   ///< earliest start that its inputs allowed
+    bool continues = false;   ///< adds to the sums of the window before it
     Template shape;           ///< what it takes; the search reserves it before anything else
   };
   struct WindowPlan {
@@ -266,7 +267,7 @@ class Lowering {
                                  std::int64_t start,
                                  std::int64_t drain_from);
   [[nodiscard]] std::int64_t window_start(const Template& shape);
-  PlacementId place_window(const Template& shape, std::int64_t length);
+  PlacementId place_window(const Template& shape, std::int64_t length, bool continues);
   void reserve_windows();
   /// Cycles that sums may wait in the accumulators for the epilogue to find its place.
   [[nodiscard]] std::int64_t drain_slack() const { return 160 + 100 * batch_; }

@@ -416,7 +416,7 @@ Sums Lowering::cache_window(const CacheHead& head,
   const std::int64_t drain_after = last + chip.mxm_latency.count();
   const std::int32_t count = vectors * (is_key ? rounds : 1);
   const std::size_t first_instruction = builder_.instructions().size();
-  const PlacementId id = place_window(shape, rounds * round);
+  const PlacementId id = place_window(shape, rounds * round, false);
   const std::int64_t start = builder_.placement(id).start;
   const std::int32_t accumulator = hold_accumulators(first_instruction, -1, count, 0, start, start + drain_after);
   builder_.end_window(id, builder_.placement(id).start + drain_after, 0);

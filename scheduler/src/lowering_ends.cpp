@@ -31,10 +31,17 @@ void Lowering::declare_embedding() {
   const EmbeddingRows layout = embedding_rows(shard_, path_);
   const std::int32_t height = layout.height;
   const auto vocabulary = static_cast<std::int32_t>(request_.model.vocabulary);
-  const auto per_piece =
-      static_cast<std::int32_t>(node::ceil_div(node::ceil_div(vocabulary, 2), kStripe / layout.slices));
   embedding_ = tensor("embedding", 0, vocabulary * height * layout.slices, {}, TensorScope::kStatic);
-  std::vector<Run> runs = memory_.take(per_piece * height, kStripe);
+  const auto height_over = [&](std::int32_t slices) {
+    return static_cast<std::int32_t>(node::ceil_div(node::ceil_div(vocabulary, 2), slices / layout.slices)) * height;
+  };
+  std::vector<Run> runs;
+  if (memory_.wants_near()) {
+    runs = memory_.take_everywhere(height_over(memory_.slices()));
+  }
+  if (runs.empty()) {
+    runs = memory_.take(height_over(kStripe), kStripe);
+  }
   if (runs.empty()) {
     throw DoesNotFit("the embedding finds no SRAM", 0);
   }

@@ -323,7 +323,7 @@ std::int64_t Lowering::window_start(const Template& shape) {
   return earliest + ((phase - earliest) % period + period) % period;
 }
 
-PlacementId Lowering::place_window(const Template& shape, std::int64_t length) {
+PlacementId Lowering::place_window(const Template& shape, std::int64_t length, bool continues) {
   const std::int64_t ready = builder_.ready_time(shape);
   const std::int64_t start = window_start(shape);
   const PlacementId id = plan_.phases.empty()
@@ -335,7 +335,11 @@ PlacementId Lowering::place_window(const Template& shape, std::int64_t length) {
     builder_.set_cause(id, last_window_);
   }
   last_window_ = id;
-  windows_.push_back({.start = builder_.placement(id).start, .length = length, .ready = ready, .shape = shape});
+  windows_.push_back({.start = builder_.placement(id).start,
+                      .length = length,
+                      .ready = ready,
+                      .continues = continues,
+                      .shape = shape});
   return id;
 }
 
@@ -366,6 +370,14 @@ Sums Lowering::multiply(const Matrix& matrix,
         builder_.ready(
             routing_->part[1], own_slot() * batch_ * path_.wire_bytes, batch_ * path_.wire_bytes, &shape.after) +
         chip.mxm_position + widen_lead();
+  }
+  if (load_ == Load::kLoaded && block_index > 0) {
+    // Outputs are joined in block order.
+    shape.not_before = std::max(shape.not_before, windows_.back().start + windows_.back().length);
+  }
+  if (!overwrites) {
+    // The rest of a sum comes after what it adds to.
+    shape.not_before = std::max(shape.not_before, held_from - chip.mxm_latency.count());
   }
   shape.drafts = weight_drafts(matrix, block, base, first_tile, tiles, round);
   const std::int32_t first_free_stream = path_.hides_activations ? path_.install_streams : 0;
@@ -428,7 +440,7 @@ Sums Lowering::multiply(const Matrix& matrix,
   const std::int64_t busy = tiles * round;
   const std::int64_t drain_after = last + chip.mxm_latency.count();
   const std::size_t first_instruction = builder_.instructions().size();
-  const PlacementId id = place_window(shape, busy);
+  const PlacementId id = place_window(shape, busy, !overwrites);
   const std::int64_t start = builder_.placement(id).start;
   accumulator = hold_accumulators(first_instruction, accumulator, batch_, held_from, start, start + drain_after);
   builder_.end_window(id, start + drain_after, std::int64_t{tiles} * block.cycles);

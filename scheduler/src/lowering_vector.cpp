@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <tuple>
 
 #include "lowering.hpp"
 #include "lpu/node/error.hpp"
@@ -307,48 +308,32 @@ Scalar Lowering::reduce(const std::string& name,
       return out;
     }
   }
-  // Trip by trip, each result in SRAM until a diagonal is free.
-  std::array<BufferId, kTrips> moved_rows{};
-  std::array<BufferId, kTrips> whole_rows{};
-  for (std::size_t i = 0; i < kTrips; ++i) {
-    moved_rows[i] = builder_.buffer(moved[i], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams);
-    Template there;
-    there.part = part;
+  // Trip by trip: what comes back from the SXM waits in SRAM until the next way out has a free diagonal.
+  BufferId waiting = -1;
+  for (std::size_t i = 0; i <= kTrips; ++i) {
+    Template shape;
+    shape.part = part;
     VariableId value = -1;
-    std::int64_t at_sxm = 0;
+    std::int64_t ready = 0;
     if (i == 0) {
-      auto [made, ready] = begin(there, 0);
-      value = made;
-      at_sxm = ready + out_trip;
+      std::tie(value, ready) = begin(shape, 0);
     } else {
-      value = there.value(kFloatStreams);
-      at_sxm = chip.sxm_position;
-      there.drafts.push_back(
-          read_rows(builder_, whole_rows[i], 0, at_sxm, chip.sxm_position, lane(value, Direction::kOutward)));
+      const VariableId back = shape.value(kFloatStreams);
+      shape.drafts.push_back(read_rows(builder_, waiting, 0, 0, chip.vxm_position, lane(back, Direction::kInward)));
+      value = fold(shape, i - 1, back, 0, i < kTrips ? chip.sxm_position : position_of(builder_, out.buffer));
+      ready = node::latency(i < kTrips ? combine : finish, chip).count();
     }
-    const VariableId back = move(there, i, value, at_sxm, position_of(builder_, moved_rows[i]));
-    there.drafts.push_back(write_rows(builder_,
-                                      moved_rows[i],
-                                      0,
-                                      at_sxm + chip.sxm_latency.count(),
-                                      chip.sxm_position,
-                                      lane(back, Direction::kInward)));
-    builder_.place(there);
-    Template here;
-    here.part = part;
-    const VariableId read = here.value(kFloatStreams);
-    here.drafts.push_back(read_rows(builder_, moved_rows[i], 0, 0, chip.vxm_position, lane(read, Direction::kInward)));
-    const BufferId target = i + 1 < kTrips
-                                ? builder_.buffer(whole[i + 1], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams)
-                                : out.buffer;
-    if (i + 1 < kTrips) {
-      whole_rows[i + 1] = target;
+    if (i == kTrips) {
+      shape.drafts.push_back(
+          write_rows(builder_, out.buffer, 0, ready, chip.vxm_position, lane(value, Direction::kOutward)));
+    } else {
+      waiting = builder_.buffer(moved[i], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams);
+      const std::int64_t at_sxm = ready + out_trip;
+      const VariableId back = move(shape, i, value, at_sxm, position_of(builder_, waiting));
+      shape.drafts.push_back(write_rows(
+          builder_, waiting, 0, at_sxm + chip.sxm_latency.count(), chip.sxm_position, lane(back, Direction::kInward)));
     }
-    const VariableId made = fold(here, i, read, 0, position_of(builder_, target));
-    const Opcode opcode = i + 1 < kTrips ? combine : finish;
-    here.drafts.push_back(write_rows(
-        builder_, target, 0, node::latency(opcode, chip).count(), chip.vxm_position, lane(made, Direction::kOutward)));
-    builder_.place(here);
+    builder_.place(shape);
   }
   return out;
 }

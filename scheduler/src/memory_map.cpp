@@ -111,6 +111,19 @@ std::vector<Run> MemoryMap::take(std::int32_t height, std::int32_t slices, bool 
   return static_cast<std::int32_t>(chosen.size()) < wanted ? std::vector<Run>{} : place(std::move(chosen), height);
 }
 
+std::vector<Run> MemoryMap::take_everywhere(std::int32_t height) {
+  height += height % 2;
+  std::vector<std::int32_t> all(fill_.size());
+  std::iota(all.begin(), all.end(), 0);
+  for (const std::int32_t fill : fill_) {
+    if (fill + height > capacity_) {
+      return {};
+    }
+  }
+  near_left_ -= std::int64_t{height} * far_ * group_slices_;
+  return place(std::move(all), height);
+}
+
 std::vector<Run> MemoryMap::rest(std::int32_t height, std::int64_t* users) const {
   std::int32_t fullest = 0;
   std::vector<std::int32_t> groups;

@@ -32,6 +32,11 @@ class MemoryMap {
   /// Take `height` addresses of a stripe of `slices` (32, or 8) slices; empty when nothing is left.
   /// @param may_be_near  whether the near groups may be used (see wants_near)
   [[nodiscard]] std::vector<Run> take(std::int32_t height, std::int32_t slices, bool may_be_near = false);
+  /// Take `height` addresses of every group, near ones too: for what is read row by row. Empty when one has not enough
+  /// left.
+  [[nodiscard]] std::vector<Run> take_everywhere(std::int32_t height);
+  /// Slices a hemisphere.
+  [[nodiscard]] std::int32_t slices() const { return static_cast<std::int32_t>(fill_.size()) * group_slices_; }
   /// The rest of the far groups: base of each, and how many users of `height` addresses fit above.
   [[nodiscard]] std::vector<Run> rest(std::int32_t height, std::int64_t* users) const;
   /// Slices, from 0, of the near groups.

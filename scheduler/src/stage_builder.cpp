@@ -467,21 +467,22 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
         return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) <
                std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
       });
-  // Program text lies behind the buffers of a near slice; its size is known now.
+  // Program text lies behind the buffers of the emptiest near slice; its size is known now.
   std::int64_t text_bytes = 0;
   for (const Instruction& in : program.instructions) {
     text_bytes += node::text_size(in, chip_).count();
   }
   const auto text_rows = static_cast<std::int32_t>(node::ceil_div(text_bytes, chip_.vector_bytes));
-  const std::int32_t last_slice = std::min(3, static_cast<std::int32_t>(first_free_address.size()) - 1);
+  const auto text_slice = static_cast<std::int32_t>(
+      std::min_element(first_free_address.begin(), first_free_address.end()) - first_free_address.begin());
   program.tensors.push_back({.name = "program_text",
                              .scope = node::TensorScope::kStatic,
                              .owner = node::TensorOwner::kChip,
                              .rows = text_rows,
                              .sources = {}});
   node::Allocation text{.tensor = static_cast<std::uint16_t>(program.tensors.size() - 1),
-                        .slice = last_slice,
-                        .address = first_free_address[static_cast<std::size_t>(last_slice)]};
+                        .slice = text_slice,
+                        .address = first_free_address[static_cast<std::size_t>(text_slice)]};
   text.count[0] = text_rows;
   text.row_stride[0] = 1;
   text.address_stride[0] = 1;
