@@ -74,9 +74,6 @@ ExitCode do_verb(const CommandLine& line, const Console& console) {
 }
 
 ExitCode do_line(const CommandLine& line) {
-  if (is_idle_rank()) {
-    return ExitCode::kDone;
-  }
   const Console console(line.has("json") ? OutputForm::kJson : OutputForm::kText,
                         line.has("quiet") ? Verbosity::kQuiet : Verbosity::kNormal,
                         line.value("log-level"));
@@ -100,15 +97,17 @@ ExitCode do_line(const CommandLine& line) {
 }
 
 int report(ExitCode code, const std::string& message) {
-  if (!is_idle_rank()) {
-    complain(message);
-  }
+  complain(message);
   return static_cast<int>(code);
 }
 
 }  // namespace
 
 int run(int argc, char** argv) {
+  if (is_idle_rank()) {
+    // Rank 0 says it all, the exit code too: a launcher kills the rest as soon as one rank ends with another code.
+    return static_cast<int>(ExitCode::kDone);
+  }
   try {
     const std::span<const char* const> arguments(argv + (argc > 0 ? 1 : 0),
                                                  static_cast<std::size_t>(argc > 0 ? argc - 1 : 0));
