@@ -1,6 +1,9 @@
 #include "draft.hpp"
 
+#include <algorithm>
 #include <cstdlib>
+#include <map>
+#include <vector>
 
 #include "lpu/node/error.hpp"
 
@@ -167,6 +170,113 @@ Draft write_rows(StageBuilder& builder,
 Draft write_row(
     StageBuilder& builder, BufferId buffer, std::int32_t row, std::int64_t at, std::int32_t source, const Lane& lane) {
   return memory(builder, Opcode::kWrite, buffer, row, at, source, lane, {}, 0, {}, 0, 1);
+}
+
+bool fuse(StageBuilder& builder, Template& first, const Template& second, Kept rows) {
+  struct Pair {
+    std::size_t write;
+    std::size_t read;
+  };
+  const auto is_single = [](const Instruction& in) { return in.count[0] == 1 && in.count[1] == 1; };
+  struct Candidate {
+    Pair pair;
+    std::int64_t taken;   // cycle of the second in which the row is at the VXM
+    std::int64_t offset;  // by which the second would have to move for it
+  };
+  std::vector<Candidate> candidates;
+  for (std::size_t r = 0; r < second.drafts.size(); ++r) {
+    const Draft& read = second.drafts[r];
+    if (read.instruction.opcode != Opcode::kRead || read.buffer < 0) {
+      continue;
+    }
+    for (std::size_t w = 0; w < first.drafts.size(); ++w) {
+      const Draft& write = first.drafts[w];
+      if (write.instruction.opcode != Opcode::kWrite || write.buffer != read.buffer || !is_single(read.instruction) ||
+          !is_single(write.instruction) || write.variable[0] < 0 ||
+          write.instruction.operands[0].row != read.instruction.operands[0].row ||
+          write.instruction.operands[0].direction != Direction::kOutward) {
+        continue;
+      }
+      const std::int32_t distance = position_of(builder, read.buffer) - builder.chip().vxm_position;
+      const std::int64_t taken = read.instruction.start + distance;
+      candidates.push_back({{w, r}, taken, write.instruction.start - distance - taken});
+    }
+  }
+  if (candidates.empty()) {
+    return false;
+  }
+  // What is needed first goes on without a stop; rows that are read later than that come from SRAM, if they can by
+  // then.
+  const auto soonest = std::min_element(
+      candidates.begin(), candidates.end(), [](const Candidate& x, const Candidate& y) { return x.taken < y.taken; });
+  const std::int64_t offset = soonest->offset;
+  std::vector<Pair> pairs;
+  std::vector<bool> is_kept(first.drafts.size(), rows == Kept::kYes);
+  for (const Candidate& candidate : candidates) {
+    if (candidate.offset == offset) {
+      pairs.push_back(candidate.pair);
+      continue;
+    }
+    const Instruction& read = second.drafts[candidate.pair.read].instruction;
+    const Instruction& write = first.drafts[candidate.pair.write].instruction;
+    if (read.start + offset <= write.start + builder.chip().instruction_propagation.count()) {
+      return false;
+    }
+    is_kept[candidate.pair.write] = true;
+  }
+  const auto shift = static_cast<VariableId>(first.variables.size());
+  std::map<VariableId, VariableId> taken_from;  // variable of the second to that of the first
+  for (const Pair& pair : pairs) {
+    taken_from[second.drafts[pair.read].variable[0]] = first.drafts[pair.write].variable[0];
+  }
+  first.variables.insert(first.variables.end(), second.variables.begin(), second.variables.end());
+  for (std::size_t r = 0; r < second.drafts.size(); ++r) {
+    if (std::any_of(pairs.begin(), pairs.end(), [&](const Pair& pair) { return pair.read == r; })) {
+      continue;
+    }
+    Draft draft = second.drafts[r];
+    draft.instruction.start = static_cast<std::int32_t>(draft.instruction.start + offset);
+    for (std::size_t i = 0; i < draft.variable.size(); ++i) {
+      if (draft.variable[i] < 0) {
+        continue;
+      }
+      const auto found = taken_from.find(draft.variable[i]);
+      if (found == taken_from.end()) {
+        draft.variable[i] += shift;
+      } else {
+        draft.variable[i] = found->second;
+        draft.instruction.operands[i].direction = Direction::kOutward;
+      }
+    }
+    first.drafts.push_back(std::move(draft));
+  }
+  std::vector<std::size_t> gone;
+  for (const Pair& pair : pairs) {
+    if (is_kept[pair.write]) {
+      continue;
+    }
+    gone.push_back(pair.write);
+    const VariableId variable = first.drafts[pair.write].variable[0];
+    for (Draft& draft : first.drafts) {
+      for (std::size_t i = 0; i < draft.variable.size(); ++i) {
+        if (draft.variable[i] == variable && draft.instruction.operands[i].kind == OperandKind::kOut) {
+          draft.instruction.operands[i].reach = static_cast<std::uint8_t>(builder.chip().vxm_position);
+        }
+      }
+    }
+  }
+  std::sort(gone.rbegin(), gone.rend());
+  for (const std::size_t w : gone) {
+    first.drafts.erase(first.drafts.begin() + static_cast<std::ptrdiff_t>(w));
+  }
+  first.sxm_trips += second.sxm_trips;
+  first.activation_slots += second.activation_slots;
+  if (second.not_before - offset > first.not_before) {
+    first.not_before = second.not_before - offset;
+    first.after = second.after;
+  }
+  first.reads_own_rows = true;
+  return true;
 }
 
 }  // namespace lpu::scheduler

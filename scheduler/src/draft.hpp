@@ -72,4 +72,14 @@ struct Lane {
                          Repeat inner = {});
 void add(Draft& draft, const node::StreamOperand& operand, VariableId variable);
 
+enum class Kept : std::uint8_t { kNo, kYes };
+
+/// Let `second` take single rows that `first` sends from the VXM to SRAM off the stream, while they stand at the VXM:
+/// the pass goes on without touching SRAM in between, and both become one template.
+///
+/// @param rows   kYes: the rows are written all the same, for others
+/// @return       false, and nothing changed, where `second` reads none of first's rows, or one that SRAM has not got by
+/// then
+bool fuse(StageBuilder& builder, Template& first, const Template& second, Kept rows);
+
 }  // namespace lpu::scheduler

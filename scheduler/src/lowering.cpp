@@ -87,12 +87,13 @@ void Lowering::expect_ports() {
 }
 
 std::vector<Gathered*> Lowering::extra_ports() {
+  // In the order in which they become ready: a hop sends value by value.
   std::vector<Gathered*> out;
-  for (Gathered& hidden : hidden_) {
-    out.push_back(&hidden);
-  }
   if (routing_) {
     out.push_back(&*routing_);
+  }
+  for (Gathered& hidden : hidden_) {
+    out.push_back(&hidden);
   }
   return out;
 }
@@ -154,6 +155,10 @@ void Lowering::lower_block(std::int32_t index) {
         Gathered& hidden = hidden_[static_cast<std::size_t>(expert)];
         gather(hidden, "gather." + hidden_name(expert), slot, OperatorPart::kWires);
       }
+      if (index == 0) {
+        // Needed only after this block: the hidden vectors go first.
+        gather(residual_, "gather.residual", 0, OperatorPart::kWires);
+      }
       Gathered output;
       if (request_.model.experts > 0) {
         output = combine(slot, matrices[0]);
@@ -187,7 +192,9 @@ void Lowering::run() {
   } else {
     enter();
   }
-  gather(residual_, "gather.residual", 0, OperatorPart::kHop);
+  if (stage_.block(0) != Block::kDown) {
+    gather(residual_, "gather.residual", 0, OperatorPart::kHop);
+  }
   first_block_start_ = builder_.end_of_all();
   for (std::int32_t i = 0; i < stage_.blocks; ++i) {
     const std::int64_t before = builder_.end_of_all();

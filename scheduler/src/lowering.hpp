@@ -189,6 +189,8 @@ class Lowering {
   Activation normalise(const std::string& name, std::int32_t layer_slot, Gathered& residual, const Gathered* update);
   Activation requantise(const std::string& name, std::int32_t layer_slot, const Gathered& value);
   /// Combine `groups` vectors a side, then all lanes; every lane of the result holds it.
+  /// @param before  the pass that makes the vectors, not yet placed: placed here, or left with the reduction fused to
+  /// it
   Scalar reduce(const std::string& name,
                 std::int32_t layer_slot,
                 TensorId partial,
@@ -198,7 +200,13 @@ class Lowering {
                 node::Opcode combine,
                 node::Opcode finish,
                 node::Hemisphere hemisphere,
-                node::OperatorPart part);
+                node::OperatorPart part,
+                Template* before = nullptr,
+                std::int32_t slice = 8);
+  /// Place what a reduction has left unplaced.
+  void place_rest(const Template& shape);
+  /// `before`, with `shape` fused to it; or `shape` alone, `before` placed (or empty).
+  const Template& chain(Template& before, const Template& shape, Kept rows);
   void scale_pass(const Gathered& value,
                   std::int32_t token,
                   const std::optional<Scalar>& scale,
@@ -206,7 +214,8 @@ class Lowering {
                   const Gamma* gamma,
                   const Activation& out,
                   TensorId intermediate,
-                  node::OperatorPart part);
+                  node::OperatorPart part,
+                  Template& before);
 
   void joined_pass(const Gathered& value,
                    std::int32_t token,
@@ -216,7 +225,17 @@ class Lowering {
                    const Activation& out,
                    const std::string& name,
                    std::int32_t layer_slot,
-                   node::OperatorPart part);
+                   node::OperatorPart part,
+                   Template& before);
+
+  /// Scale all groups of a vector by one burst a half, on their way to the SXM: the streams that carry them.
+  std::array<VariableId, 2> scale_burst(Template& shape,
+                                        const Gathered& value,
+                                        std::int32_t token,
+                                        const Scalar& scale,
+                                        const Gamma& gamma,
+                                        TensorId scaled,
+                                        node::OperatorPart part);
 
   // --- matrices
   /// Cycles from the VXM issue of a widening to the install.
@@ -331,7 +350,8 @@ class Lowering {
               TensorId heads,
               BufferId buffer,
               std::int32_t row,
-              const std::optional<Scalar>& quantum);
+              const std::optional<Scalar>& quantum,
+              Template& before);
   Sums cache_window(const CacheHead& head,
                     std::int32_t token,
                     bool is_key,

@@ -150,7 +150,8 @@ void Lowering::append(const CacheHead& head,
                       TensorId heads,
                       BufferId buffer,
                       std::int32_t row,
-                      const std::optional<Scalar>& quantum) {
+                      const std::optional<Scalar>& quantum,
+                      Template& before) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t bytes = path_.kv_bytes;
@@ -288,12 +289,13 @@ void Lowering::append(const CacheHead& head,
     }
   }
   shape.drafts.push_back(std::move(finishing));
-  const PlacementId id = builder_.place(shape);
+  const Template& placed = chain(before, shape, Kept::kNo);
+  const PlacementId id = builder_.place(placed);
   std::int64_t& ready = is_key ? cache_ready_[head.keys] : cache_ready_[head.values];
   PlacementId& by = is_key ? cache_writer_[head.keys] : cache_writer_[head.values];
   std::int64_t last = 0;
-  for (const Draft& draft : shape.drafts) {
-    if (draft.instruction.opcode == Opcode::kWrite) {
+  for (const Draft& draft : placed.drafts) {
+    if (draft.instruction.opcode == Opcode::kWrite && draft.buffer < 0) {
       last = std::max(last, builder_.placement(id).start + draft.instruction.start + draft.instruction.count[0] + 16);
     }
   }
@@ -566,7 +568,6 @@ void Lowering::attend_token(std::int32_t layer_slot,
                             const std::array<BufferId, 2>& head_buffer,
                             std::int32_t west_heads,
                             Gathered& out) {
-  const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t act = path_.activation_streams;
   const std::int32_t query_heads = shard_.query_heads;
@@ -600,7 +601,6 @@ void Lowering::attend_token(std::int32_t layer_slot,
                         side);
       }
     }
-    builder_.place(shape);
     quantum = reduce("query.quantum" + suffix,
                      layer_slot,
                      largest,
@@ -610,7 +610,9 @@ void Lowering::attend_token(std::int32_t layer_slot,
                      Opcode::kMaximum,
                      Opcode::kReciprocal,
                      Hemisphere::kWest,
-                     OperatorPart::kAttention);
+                     OperatorPart::kAttention,
+                     &shape);
+    place_rest(shape);
     builder_.add_source(queries, quantum->tensor);
   }
   for (std::size_t side = 0; side < 2; ++side) {
@@ -632,12 +634,12 @@ void Lowering::attend_token(std::int32_t layer_slot,
     for (const bool is_key : {true, false}) {
       const std::int32_t head = query_heads + (is_key ? 0 : kv_heads) + kv_head;
       std::optional<Scalar> scale;
+      Template shape;
       if (path_.quantises) {
         const std::string name =
             (is_key ? "key" : "value") + std::string(".quantum.head") + std::to_string(kv_head) + suffix;
         const TensorId largest = tensor(name + ".largest", layer_slot, 2 * kFloatStreams, {heads});
         const std::array<BufferId, 2> rows = partials(largest, kFloatStreams);
-        Template shape;
         shape.part = OperatorPart::kAttention;
         const std::size_t side = side_of(head);
         running_maximum(shape,
@@ -649,7 +651,6 @@ void Lowering::attend_token(std::int32_t layer_slot,
                         static_cast<std::int32_t>(side) * kFloatStreams,
                         rows[side],
                         side);
-        builder_.place(shape);
         std::array<BufferId, 2> live{-1, -1};
         live[side] = rows[side];
         scale = reduce(name,
@@ -661,13 +662,13 @@ void Lowering::attend_token(std::int32_t layer_slot,
                        Opcode::kMaximum,
                        Opcode::kReciprocal,
                        is_key ? Hemisphere::kEast : Hemisphere::kWest,
-                       OperatorPart::kAttention);
+                       OperatorPart::kAttention,
+                       &shape);
       }
-      append(cache, layer_slot, token, is_key, heads, head_buffer[side_of(head)], row_of(head), scale);
+      append(cache, layer_slot, token, is_key, heads, head_buffer[side_of(head)], row_of(head), scale, shape);
     }
     attend_head(layer_slot, cache, kv_head, token, queries, query_rows, out);
   }
-  static_cast<void>(chip);
 }
 
 void Lowering::running_maximum(Template& shape,
@@ -784,6 +785,9 @@ void Lowering::attend_head(std::int32_t layer_slot,
   const std::array<BufferId, 2> total_rows = partials(totals, rounds * group * kFloatStreams);
 
   // Scores, in windows of as many rounds as the accumulators hold.
+  const bool flows = load_ == Load::kEmpty && rounds == 1;
+  std::vector<Template> scored;
+  Sums score_window;
   const std::int32_t window_rounds = std::max(1, chip.mxm_accumulators_per_plane / 2 / group);
   for (std::int32_t first = 0; first < rounds; first += window_rounds) {
     const std::int32_t count = std::min(window_rounds, rounds - first);
@@ -859,7 +863,12 @@ void Lowering::attend_head(std::int32_t layer_slot,
               builder_, largest_rows[side], top_row, made_at + side_places - 1, chip.vxm_position, top_lane));
           shape.drafts.push_back(std::move(scoring));
         }
-        extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
+        if (flows) {
+          scored.push_back(std::move(shape));  // the maximum over its lanes follows without a stop in SRAM
+        } else {
+          extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
+        }
+        score_window = window;
       }
     }
   }
@@ -882,7 +891,8 @@ void Lowering::attend_head(std::int32_t layer_slot,
                               Opcode::kMaximum,
                               Opcode::kMaximum,
                               kHemispheres[static_cast<std::size_t>(query % 2)],
-                              OperatorPart::kAttention);
+                              OperatorPart::kAttention,
+                              flows ? &scored[static_cast<std::size_t>(query)] : nullptr);
     builder_.add_source(probabilities, top.tensor);
     builder_.add_source(totals, top.tensor);
     for (std::int32_t round = 0; round < rounds; ++round) {
@@ -939,7 +949,13 @@ void Lowering::attend_head(std::int32_t layer_slot,
           shape.drafts.push_back(std::move(peak));
         }
       }
-      builder_.place(shape);
+      if (flows && !scored[static_cast<std::size_t>(query)].drafts.empty()) {
+        const Template& placed = chain(scored[static_cast<std::size_t>(query)], shape, Kept::kNo);
+        const std::int64_t start = builder_.placement(builder_.place(placed)).start;
+        extend_accumulators(score_window.accumulator, score_window.drain_from, start);
+      } else {
+        builder_.place(shape);
+      }
     }
     shares.push_back(reduce("probability.share" + name,
                             layer_slot,

@@ -233,7 +233,6 @@ void Lowering::leave() {
     PlacementId at_gateway;
   };
   std::vector<Row> cable;
-  std::vector<Row> forwarded;
   for (Gathered* port : ports) {
     const std::int32_t per_slot = batch_ * rows_per_token(port->packing);
     builder_.add_source(port->tensor, port->tensor);
@@ -247,6 +246,7 @@ void Lowering::leave() {
             builder_.buffer(port->tensor, kHemispheres[side], kRelaySlice, 2, per_slot * shard_.tensor_parallel);
       }
     }
+    std::vector<Row> forwarded;
     for (std::int32_t r = 0; r < per_slot; ++r) {
       const std::int32_t own_row = own_slot() * per_slot + r;
       cable.push_back({port, own, own_row, -1});
@@ -267,8 +267,8 @@ void Lowering::leave() {
         forwarded.push_back({port, relay, row, taken});
       }
     }
+    cable.insert(cable.end(), forwarded.begin(), forwarded.end());
   }
-  cable.insert(cable.end(), forwarded.begin(), forwarded.end());
   const std::vector<LinkUse> links = gateway_links(exit_, &Gateway::out_link);
   const std::uint16_t transfer = builder_.transfer("hop.cable", slot, static_cast<std::int32_t>(cable.size()));
   const std::int64_t service = chip.link_serialisation.count();
@@ -322,17 +322,15 @@ void Lowering::enter() {
   std::int64_t arrival = 0;
   const std::int64_t service = chip.link_serialisation.count();
   struct Relay {
-    Gathered* port;
     std::array<BufferId, 2> own, rows;
     std::uint16_t transfer;
   };
-  std::vector<Relay> relays;
-  // Own rows first, as the sender orders them: all ports' own rows, then row by row those of the others.
+  // As the sender orders them: value by value, own rows first, then row by row those of the others.
   for (Gathered* port : ports) {
     const std::int32_t per_slot = batch_ * rows_per_token(port->packing);
     port->own_west = ensure_own_west(*port);
     builder_.add_source(port->tensor, port->tensor);
-    Relay relay{port, {port->own_west, port->part[1]}, {-1, -1}, 0};
+    Relay relay{{port->own_west, port->part[1]}, {-1, -1}, 0};
     if (entry_.block > 1) {
       relay.transfer = builder_.transfer("hop.local." + builder_.tensor_at(port->tensor).name, 0, per_slot);
       for (std::size_t side = 0; side < 2; ++side) {
@@ -340,7 +338,6 @@ void Lowering::enter() {
             builder_.buffer(port->tensor, kHemispheres[side], kRelaySlice, 2, per_slot * shard_.tensor_parallel);
       }
     }
-    relays.push_back(relay);
     for (std::int32_t r = 0; r < per_slot; ++r) {
       std::vector<std::pair<LinkUse, std::int32_t>> takes;
       for (const LinkUse& use : links) {
@@ -349,29 +346,30 @@ void Lowering::enter() {
       receive_row(relay.own, port->tensor, takes, cable, arrival, -1);
       arrival += service;
     }
-  }
-  for (const Relay& relay : relays) {
-    const std::int32_t per_slot = batch_ * rows_per_token(relay.port->packing);
     for (std::int32_t r = 0; r < per_slot && entry_.block > 1; ++r) {
+      std::int64_t together = 0;
       for (std::int32_t offset = 1; offset < entry_.block; ++offset) {
-        const std::int32_t row = slot_of_offset(offset) * per_slot + r;
         std::vector<std::pair<LinkUse, std::int32_t>> takes;
         for (const LinkUse& use : links) {
-          takes.emplace_back(use, row);
+          takes.emplace_back(use, slot_of_offset(offset) * per_slot + r);
         }
-        receive_row(relay.rows, relay.port->tensor, takes, cable, arrival, -1);
+        const PlacementId taken = receive_row(relay.rows, port->tensor, takes, cable, arrival, -1);
+        together = builder_.placement(taken).end;
         arrival += service;
+      }
+      // On to all others at about the same time, so that the links are free together for what is gathered.
+      for (std::int32_t offset = 1; offset < entry_.block; ++offset) {
         std::int64_t departs = -1;
         const PlacementId sent = send_row(relay.rows,
-                                          relay.port->tensor,
-                                          row,
+                                          port->tensor,
+                                          slot_of_offset(offset) * per_slot + r,
                                           {{offset - 1, positions_at(entry_, 0)}},
                                           relay.transfer,
-                                          0,
+                                          together + chip.sxm_position - 1,
                                           kForever,
                                           &departs);
         receive_row(relay.own,
-                    relay.port->tensor,
+                    port->tensor,
                     {{{offset - 1, positions_at(entry_, offset)}, own_slot() * per_slot + r}},
                     relay.transfer,
                     departs + chip.link_latency().count(),

@@ -215,10 +215,9 @@ Scalar Lowering::reduce(const std::string& name,
                         Opcode combine,
                         Opcode finish,
                         Hemisphere hemisphere,
-                        OperatorPart part) {
-  if (part == OperatorPart::kVxm) {
-    part = OperatorPart::kSxm;  // the trips are what it waits for
-  }
+                        OperatorPart part,
+                        Template* before,
+                        std::int32_t slice) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int64_t out_trip = chip.sxm_position - chip.vxm_position;
   const std::int32_t alu = 8 + 2 * static_cast<std::int32_t>(hemisphere);
@@ -235,9 +234,12 @@ Scalar Lowering::reduce(const std::string& name,
         tensor(i + 1 < kTrips ? name + ".folded" + std::to_string(i) : name, layer_slot, kFloatStreams, {moved[i]});
   }
   Scalar out{.tensor = whole[kTrips],
-             .buffer = builder_.buffer(whole[kTrips], hemisphere, kScalarSlice, kFloatStreams, kFloatStreams),
+             .buffer = builder_.buffer(whole[kTrips], hemisphere, slice, kFloatStreams, kFloatStreams),
              .row = 0,
              .hemisphere = hemisphere};
+
+  // Beside a vector that is read from bank 0 on in the cycle of the write.
+  builder_.at(out.buffer).phase = slice == kScalarSlice ? 0 : 1;
 
   const auto lane = [&](VariableId value, Direction direction) {
     return Lane{.hemisphere = hemisphere, .direction = direction, .variable = value, .streams = kFloatStreams};
@@ -287,6 +289,7 @@ Scalar Lowering::reduce(const std::string& name,
   {
     Template shape;
     shape.part = part;
+    shape.sxm_trips = kTrips * (out_trip + chip.sxm_latency.count() + out_trip);
     auto [value, at] = begin(shape, 0);
     std::int64_t vxm = at - step_latency;
     for (std::size_t i = 0; i < kTrips; ++i) {
@@ -300,6 +303,17 @@ Scalar Lowering::reduce(const std::string& name,
                                       vxm + node::latency(finish, chip).count(),
                                       chip.vxm_position,
                                       lane(value, Direction::kOutward)));
+    if (load_ == Load::kEmpty && before != nullptr) {
+      const std::int64_t trips = before->sxm_trips;
+      if (fuse(builder_, *before, shape, Kept::kNo)) {
+        before->sxm_trips = std::max(trips, shape.sxm_trips);  // chains from one pass run side by side
+        return out;
+      }
+    }
+    if (before != nullptr && !before->drafts.empty()) {
+      builder_.place(*before);
+      before->drafts.clear();
+    }
     if (builder_.period() == 0) {
       builder_.place(shape);
       return out;
@@ -338,6 +352,23 @@ Scalar Lowering::reduce(const std::string& name,
   return out;
 }
 
+void Lowering::place_rest(const Template& shape) {
+  if (!shape.drafts.empty()) {
+    builder_.place(shape);
+  }
+}
+
+const Template& Lowering::chain(Template& before, const Template& shape, Kept rows) {
+  if (before.drafts.empty()) {
+    return shape;
+  }
+  if (fuse(builder_, before, shape, rows)) {
+    return before;
+  }
+  builder_.place(before);
+  return shape;
+}
+
 std::array<BufferId, 2> Lowering::partials(TensorId tensor, std::int32_t rows_per_side, std::int32_t slice) {
   return {builder_.buffer(tensor, Hemisphere::kWest, slice, kFloatStreams, rows_per_side, 0),
           builder_.buffer(tensor, Hemisphere::kEast, slice, kFloatStreams, rows_per_side, rows_per_side)};
@@ -350,7 +381,8 @@ void Lowering::scale_pass(const Gathered& value,
                           const Gamma* gamma,
                           const Activation& out,
                           TensorId intermediate,
-                          OperatorPart part) {
+                          OperatorPart part,
+                          Template& before) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t made_width = path_.activation_streams;
@@ -509,7 +541,8 @@ void Lowering::scale_pass(const Gathered& value,
       }
       shape.drafts.push_back(std::move(finishing));
     }
-    builder_.place(shape);
+    builder_.place(chain(before, shape, steps > 1 ? Kept::kYes : Kept::kNo));
+    before.drafts.clear();
   }
 }
 
@@ -521,7 +554,8 @@ void Lowering::joined_pass(const Gathered& value,
                            const Activation& out,
                            const std::string& name,
                            std::int32_t layer_slot,
-                           OperatorPart part) {
+                           OperatorPart part,
+                           Template& before) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t made_width = path_.activation_streams;
@@ -587,13 +621,26 @@ void Lowering::joined_pass(const Gathered& value,
   const std::int64_t to_sxm = chip.sxm_position - chip.vxm_position;
   const std::int64_t at_sxm = scale ? chip.vxm_latency.count() + to_sxm : chip.sxm_position;
   const std::int64_t at_vxm = at_sxm + chip.sxm_latency.count() + to_sxm;
+  // Alone, all steps follow one another in one template, the scaling as one burst right behind the reduction of its
+  // scale.
+  const bool flows = scale && load_ == Load::kEmpty;
+  Template whole;
+  whole.part = part;
+  std::array<VariableId, 2> entered{-1, -1};
+  if (flows) {
+    entered = scale_burst(whole, value, token, *scale, *gamma, entering, part);
+  } else {
+    place_rest(before);
+  }
   std::int64_t previous = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    Template shape;
-    shape.part = part;
+    Template alone;
+    alone.part = part;
+    Template& shape = flows ? whole : alone;
+    const std::int64_t step_at = flows ? static_cast<std::int64_t>(i) : 0;
     const bool is_shared = out.rows.shares_last && i + 1 == count;
     VariableId scale_value = -1;
-    if (scale && !is_shared) {
+    if (scale && !flows && !is_shared) {
       scale_value = shape.value(kFloatStreams);
       shape.drafts.push_back(read_rows(builder_,
                                        scale->buffer,
@@ -614,8 +661,11 @@ void Lowering::joined_pass(const Gathered& value,
       }
       const Step step = is_shared ? Step{.tile = half == 0 ? out.tiles[0] : out.tiles[1] - 1} : steps[half][i];
       const Hemisphere hemisphere = kHemispheres[half];
-      Draft packing = unit(Opcode::kPack, at_sxm, hemisphere, 0, 0);
-      if (step.row >= 0) {
+      Draft packing = unit(Opcode::kPack, at_sxm + step_at, hemisphere, 0, 0);
+      if (step.row >= 0 && flows) {
+        const Lane lane{.hemisphere = hemisphere, .variable = entered[half], .streams = width};
+        add(packing, operand(OperandKind::kIn, lane, {entering, step.row}, 0), entered[half]);
+      } else if (step.row >= 0) {
         const VariableId x = shape.value(width);
         Lane lane{.hemisphere = hemisphere, .variable = x, .streams = width};
         if (scale) {
@@ -664,9 +714,9 @@ void Lowering::joined_pass(const Gathered& value,
     if (scale_value >= 0 && !is_used_scale) {
       shape.drafts.erase(shape.drafts.begin());
     }
-    std::int64_t finish_at = at_vxm;
+    std::int64_t finish_at = at_vxm + step_at;
     if (is_shared) {
-      Draft adding = unit(Opcode::kAdd, at_vxm, Hemisphere::kWest, 8, 1);
+      Draft adding = unit(Opcode::kAdd, finish_at, Hemisphere::kWest, 8, 1);
       for (std::size_t half = 0; half < 2; ++half) {
         add(adding,
             operand(OperandKind::kIn, rows_out[half].first, rows_out[half].second, 0),
@@ -722,9 +772,65 @@ void Lowering::joined_pass(const Gathered& value,
       }
       shape.drafts.push_back(std::move(finishing));
     }
-    const PlacementId id = builder_.place(shape, previous);
-    previous = builder_.placement(id).start + 1;
+    if (!flows) {
+      const PlacementId id = builder_.place(shape, previous);
+      previous = builder_.placement(id).start + 1;
+    }
   }
+  if (flows) {
+    builder_.place(chain(before, whole, Kept::kNo));
+  }
+}
+
+std::array<VariableId, 2> Lowering::scale_burst(Template& shape,
+                                                const Gathered& value,
+                                                std::int32_t token,
+                                                const Scalar& scale,
+                                                const Gamma& gamma,
+                                                TensorId scaled,
+                                                OperatorPart part) {
+  const node::ChipSpec& chip = builder_.chip();
+  const std::int32_t width = path_.wire_bytes;
+  const std::int32_t per_token = rows_per_token(value.packing);
+  const std::int32_t per_slot = batch_ * per_token;
+  shape.part = part;
+  const VariableId factor = shape.value(kFloatStreams);
+  const Lane factor_lane{
+      .hemisphere = scale.hemisphere, .direction = Direction::kInward, .variable = factor, .streams = kFloatStreams};
+  shape.drafts.push_back(read_rows(builder_, scale.buffer, scale.row, 0, chip.vxm_position, factor_lane));
+  std::array<VariableId, 2> out{-1, -1};
+  for (std::size_t half = 0; half < 2; ++half) {
+    const std::int32_t slots_count = half == 0 ? shard_.west_slots() : shard_.east_slots();
+    if (slots_count == 0) {
+      continue;
+    }
+    const Hemisphere hemisphere = kHemispheres[half];
+    const std::int32_t base = half == 0 ? 0 : own_slot();
+    const std::int32_t row = base * per_slot + token * per_token;
+    const std::int32_t gamma_row = base * per_token;
+    const Repeat groups{value.packing.groups, 1};
+    const Repeat slots{slots_count, value.packing.groups};
+    const unsigned hold = (slots_count > 1 ? 1U : 0U) | (value.packing.groups > 1 ? 2U : 0U);
+    const VariableId x = shape.value(width);
+    const VariableId g = shape.value(width);
+    out[half] = shape.value(width);
+    const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
+    const Lane g_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = g, .streams = width};
+    const Lane out_lane{.hemisphere = hemisphere, .variable = out[half], .streams = width};
+    shape.drafts.push_back(
+        read_rows(builder_, value.part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
+    shape.drafts.push_back(read_rows(
+        builder_, gamma.rows[half], gamma_row, 0, chip.vxm_position, g_lane, slots, per_token, groups, width));
+    Draft scaling = unit(Opcode::kScale, 0, hemisphere, static_cast<std::int32_t>(half) * 2, 2, slots, groups);
+    add(scaling, operand(OperandKind::kIn, x_lane, {value.tensor, row, {per_slot, width, 0}}, 0), x);
+    add(scaling, operand(OperandKind::kIn, g_lane, {gamma.tensor, gamma_row, {per_token, width, 0}}, 0), g);
+    add(scaling, operand(OperandKind::kIn, factor_lane, {scale.tensor, scale.row}, 0, hold), factor);
+    add(scaling,
+        operand(OperandKind::kOut, out_lane, {scaled, row, {per_slot, width, 0}}, chip.sxm_position),
+        out[half]);
+    shape.drafts.push_back(std::move(scaling));
+  }
+  return out;
 }
 
 Activation Lowering::normalise(const std::string& name,
@@ -770,6 +876,7 @@ Activation Lowering::normalise(const std::string& name,
   std::vector<TensorId> act_sources{scaled};
   const Activation out = activation(name + ".out", layer_slot, residual.packing, act_sources);
 
+  const std::int32_t most_slots = std::max(shard_.west_slots(), shard_.east_slots());
   for (std::int32_t token = 0; token < batch_; ++token) {
     Template shape;
     shape.part = OperatorPart::kVxm;
@@ -787,28 +894,27 @@ Activation Lowering::normalise(const std::string& name,
       const Rows rows{sum.tensor, row, {per_slot, width, 0}};
       VariableId value = shape.value(width);
       Lane lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = value, .streams = width};
-      std::int64_t at = 0;
+      // Both halves end together, so that what they accumulate can go on side by side.
+      const std::int64_t begin = (most_slots - slots_count) * std::int64_t{slots.period};
+      std::int64_t at = begin;
       if (update != nullptr) {
-        Draft adding = unit(Opcode::kAdd, 0, hemisphere, side, 1, slots, groups);
+        Draft adding = unit(Opcode::kAdd, begin, hemisphere, side, 1, slots, groups);
         for (const Gathered* term : {static_cast<const Gathered*>(&residual), update}) {
           const VariableId x = shape.value(width);
           const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-          shape.drafts.push_back(
-              read_rows(builder_, term->part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
+          shape.drafts.push_back(read_rows(
+              builder_, term->part[half], row, begin, chip.vxm_position, x_lane, slots, per_slot, groups, width));
           add(adding, operand(OperandKind::kIn, x_lane, {term->tensor, row, {per_slot, width, 0}}, 0), x);
         }
         lane.direction = Direction::kOutward;
-        at = chip.vxm_latency.count();
+        at = begin + chip.vxm_latency.count();
         add(adding, operand(OperandKind::kOut, lane, rows, position_of(builder_, sum.part[half])), value);
         shape.drafts.push_back(std::move(adding));
         shape.drafts.push_back(
             write_rows(builder_, sum.part[half], row, at, chip.vxm_position, lane, slots, per_slot, groups, width));
-        if (half == 1 && sum.own_west >= 0) {
-          // The own part once more in the west is only needed by what leaves the stage; it is made there.
-        }
       } else {
         shape.drafts.push_back(
-            read_rows(builder_, sum.part[half], row, 0, chip.vxm_position, lane, slots, per_slot, groups, width));
+            read_rows(builder_, sum.part[half], row, begin, chip.vxm_position, lane, slots, per_slot, groups, width));
       }
       const VariableId g = shape.value(width);
       const Lane g_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = g, .streams = width};
@@ -836,7 +942,6 @@ Activation Lowering::normalise(const std::string& name,
       }
       shape.drafts.push_back(std::move(squaring));
     }
-    builder_.place(shape);
     const auto live = [&](const std::array<BufferId, 2>& buffers) {
       return std::array<BufferId, 2>{shard_.west_slots() > 0 ? buffers[0] : -1, buffers[1]};
     };
@@ -850,7 +955,8 @@ Activation Lowering::normalise(const std::string& name,
                                 Opcode::kSum,
                                 Opcode::kReciprocalSquareRoot,
                                 Hemisphere::kWest,
-                                OperatorPart::kVxm);
+                                OperatorPart::kVxm,
+                                &shape);
     std::optional<Scalar> quantum;
     if (path_.quantises) {
       quantum = reduce(name + ".quantum" + suffix,
@@ -862,14 +968,17 @@ Activation Lowering::normalise(const std::string& name,
                        Opcode::kMaximum,
                        Opcode::kReciprocal,
                        Hemisphere::kEast,
-                       OperatorPart::kVxm);
+                       OperatorPart::kVxm,
+                       &shape,
+                       out.rows.is_joined ? kGatheredSlice : kScalarSlice);  // rows are written beside it step by step
       builder_.add_source(out, quantum->tensor);
     }
     builder_.add_source(scaled, scale.tensor);
     if (out.rows.is_joined) {
-      joined_pass(sum, token, scale, quantum, &gamma, out, name + ".joined" + suffix, layer_slot, OperatorPart::kVxm);
+      joined_pass(
+          sum, token, scale, quantum, &gamma, out, name + ".joined" + suffix, layer_slot, OperatorPart::kVxm, shape);
     } else {
-      scale_pass(sum, token, scale, quantum, &gamma, out, scaled, OperatorPart::kVxm);
+      scale_pass(sum, token, scale, quantum, &gamma, out, scaled, OperatorPart::kVxm, shape);
     }
   }
   residual = sum;
@@ -888,10 +997,11 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
     largest = tensor(name + ".largest", layer_slot, batch_ * 2 * kFloatStreams, {value.tensor});
     rows = partials(largest, batch_ * kFloatStreams);
   }
+  const std::int32_t most_slots = std::max(shard_.west_slots(), shard_.east_slots());
   for (std::int32_t token = 0; token < batch_; ++token) {
     std::optional<Scalar> quantum;
+    Template shape;
     if (path_.quantises) {
-      Template shape;
       shape.part = OperatorPart::kVxm;
       for (std::size_t half = 0; half < 2; ++half) {
         const std::int32_t slots_count = half == 0 ? shard_.west_slots() : shard_.east_slots();
@@ -903,11 +1013,12 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
         const std::int32_t row = (half == 0 ? 0 : own_slot()) * per_slot + token * per_token;
         const Repeat groups{value.packing.groups, pass_period_};
         const Repeat slots{slots_count, pass_period_ * value.packing.groups};
+        const std::int64_t begin = (most_slots - slots_count) * std::int64_t{slots.period};
         const VariableId x = shape.value(width);
         const Lane x_lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-        shape.drafts.push_back(
-            read_rows(builder_, value.part[half], row, 0, chip.vxm_position, x_lane, slots, per_slot, groups, width));
-        Draft maximum = unit(Opcode::kMaximum, 0, hemisphere, 2 * side, 2, slots, groups);
+        shape.drafts.push_back(read_rows(
+            builder_, value.part[half], row, begin, chip.vxm_position, x_lane, slots, per_slot, groups, width));
+        Draft maximum = unit(Opcode::kMaximum, begin, hemisphere, 2 * side, 2, slots, groups);
         add(maximum, operand(OperandKind::kIn, x_lane, {value.tensor, row, {per_slot, width, 0}}, 0), x);
         const unsigned hold = (slots_count > 1 ? 1U : 0U) | (value.packing.groups > 1 ? 2U : 0U);
         const VariableId made = shape.value(kFloatStreams);
@@ -916,12 +1027,11 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
         add(maximum,
             operand(OperandKind::kOut, made_lane, {largest, partial_row}, position_of(builder_, rows[half]), hold),
             made);
-        const std::int64_t done = std::int64_t{slots_count - 1} * (slots_count > 1 ? slots.period : 0) +
+        const std::int64_t done = begin + std::int64_t{slots_count - 1} * (slots_count > 1 ? slots.period : 0) +
                                   std::int64_t{value.packing.groups - 1} * pass_period_ + chip.vxm_latency.count();
         shape.drafts.push_back(write_rows(builder_, rows[half], partial_row, done, chip.vxm_position, made_lane));
         shape.drafts.push_back(std::move(maximum));
       }
-      builder_.place(shape);
       const std::string suffix = batch_ > 1 ? ".token" + std::to_string(token) : "";
       quantum = reduce(name + ".quantum" + suffix,
                        layer_slot,
@@ -932,7 +1042,8 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
                        Opcode::kMaximum,
                        Opcode::kReciprocal,
                        Hemisphere::kEast,
-                       OperatorPart::kVxm);
+                       OperatorPart::kVxm,
+                       &shape);
       builder_.add_source(out, quantum->tensor);
     }
     if (out.rows.is_joined) {
@@ -944,9 +1055,10 @@ Activation Lowering::requantise(const std::string& name, std::int32_t layer_slot
                   out,
                   name + ".joined" + (batch_ > 1 ? ".token" + std::to_string(token) : ""),
                   layer_slot,
-                  OperatorPart::kVxm);
+                  OperatorPart::kVxm,
+                  shape);
     } else {
-      scale_pass(value, token, std::nullopt, quantum, nullptr, out, 0, OperatorPart::kVxm);
+      scale_pass(value, token, std::nullopt, quantum, nullptr, out, 0, OperatorPart::kVxm, shape);
     }
   }
   return out;

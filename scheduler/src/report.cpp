@@ -72,7 +72,9 @@ void walk(const StageBuilder& builder, const Lowering::Span& block, LayerBudget&
       charge(budget, OperatorPart::kInstall, install);
       charge(budget, OperatorPart::kFill, work - slots - install);
     } else {
-      charge(budget, placed.part, work);
+      const std::int64_t trips = std::min(placed.sxm_trips, work);
+      charge(budget, OperatorPart::kSxm, trips);
+      charge(budget, placed.part, work - trips);
     }
     until = from;
     if (placed.cause < 0) {

@@ -105,6 +105,13 @@ void StageBuilder::for_each_row(const Draft& draft, std::int64_t start, Visit&& 
 std::int64_t StageBuilder::ready_time(const Template& shape, PlacementId* cause) const {
   std::int64_t earliest = shape.not_before;
   PlacementId why = shape.after;
+  // Rows that the template itself writes before it reads them.
+  std::map<std::pair<BufferId, std::int32_t>, std::int64_t> own;
+  for (const Draft& draft : shape.drafts) {
+    if (draft.buffer >= 0 && draft.instruction.opcode == Opcode::kWrite && shape.reads_own_rows) {
+      for_each_row(draft, 0, [&](const Row& row) { own[{row.buffer, row.row}] = row.cycle; });
+    }
+  }
   for (const Draft& draft : shape.drafts) {
     if (draft.buffer < 0 || draft.instruction.opcode != Opcode::kRead) {
       continue;
@@ -112,6 +119,11 @@ std::int64_t StageBuilder::ready_time(const Template& shape, PlacementId* cause)
     for_each_row(draft, 0, [&](const Row& row) {
       const Buffer& buffer = buffers_[static_cast<std::size_t>(row.buffer)];
       const std::int64_t ready = buffer.ready[static_cast<std::size_t>(row.row)];
+      if (const auto made = own.find({row.buffer, row.row}); made != own.end() && ready == kUnset) {
+        LPU_CHECK(row.cycle > made->second + chip_.instruction_propagation.count(),
+                  program_.tensors[buffer.tensor].name + " read too soon in its own template");
+        return;
+      }
       LPU_CHECK(ready != kUnset,
                 program_.tensors[buffer.tensor].name + " row " + std::to_string(row.row) + " read before it is made");
       if (ready - row.cycle > earliest) {
@@ -230,7 +242,8 @@ PlacementId StageBuilder::commit(const Template& shape, std::int64_t start, cons
                    .start = start,
                    .end = start,
                    .cause = cause,
-                   .activation_slots = shape.activation_slots};
+                   .activation_slots = shape.activation_slots,
+                   .sxm_trips = shape.sxm_trips};
   const std::int64_t settle = chip_.instruction_propagation.count() + 1;
   for (const Draft& draft : shape.drafts) {
     Instruction in = draft.instruction;

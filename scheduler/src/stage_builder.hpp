@@ -70,6 +70,7 @@ struct Placement {
   std::int64_t activation_slots =
       0;  ///< GEMM windows: cycles of `end - start` in activation slots, and in fill and drain
   std::int64_t install = 0;
+  std::int64_t sxm_trips = 0;
 };
 
 /// A few bursts whose times relative to each other are fixed: the unit that is placed.
@@ -78,8 +79,10 @@ struct Template {
   std::vector<Draft> drafts;
   std::vector<StreamVariable> variables;
   std::int64_t activation_slots = 0;
+  std::int64_t sxm_trips = 0;   ///< cycles of its length that are trips to the SXM
   std::int64_t not_before = 0;  ///< an earliest start that no buffer says (accumulators)
   PlacementId after = -1;       ///< cause of not_before
+  bool reads_own_rows = false;  ///< fused: some rows are written and read by the template itself
 
   VariableId value(std::int32_t streams, std::int32_t first_choice = 0, std::int32_t last_choice = 31) {
     variables.push_back({streams, first_choice, last_choice});
