@@ -169,6 +169,11 @@ void check_request(const CompileRequest& request) {
   }
 }
 
+/// Users that KV is allocated for: whole micro-batches.
+std::int32_t user_slots(const CompileRequest& request) {
+  return static_cast<std::int32_t>(ceil_div(request.users.value_or(1), request.micro_batch)) * request.micro_batch;
+}
+
 /// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
 std::optional<std::int64_t> stripes_of(const CompileRequest& request,
                                        const StageMemory& memory,
@@ -196,8 +201,7 @@ std::optional<Partitioning> evaluate(const CompileRequest& request,
   double slowest = 0;
   double total = 0;
   for (const Stage& stage : out.stages) {
-    if (!stripes_of(
-            request, stage_memory(request, shard, path, stage), stage, request.users.value_or(request.micro_batch))) {
+    if (!stripes_of(request, stage_memory(request, shard, path, stage), stage, user_slots(request))) {
       return std::nullopt;
     }
     double busy = 0;
@@ -268,8 +272,8 @@ std::string shortage(const CompileRequest& request, std::int32_t smallest) {
     return text.substr(0, text.find('.') + 2) + " GB";
   };
   std::string out = m.name + ": found " + giga(parameters * bytes) + " of weights and " +
-                    std::to_string(request.users.value_or(request.micro_batch)) + " users' KV at context " +
-                    std::to_string(request.context) + "; " + std::to_string(request.chips) + " chips hold " +
+                    std::to_string(user_slots(request)) + " users' KV at context " + std::to_string(request.context) +
+                    "; " + std::to_string(request.chips) + " chips hold " +
                     giga(static_cast<double>(request.chip.sram().count()) * request.chips) + "; fits";
   out += smallest > 0 ? " on " + std::to_string(smallest) + " chips" : " on no system";
   if (bytes > 1) {
@@ -287,14 +291,12 @@ std::int32_t smallest_chips(const CompileRequest& request) {
     // Fewest stages that fit: memory shrinks as stages are added, so bisect.
     std::int32_t low = 0;
     auto high = static_cast<std::int32_t>(3 * request.model.layers);
-    CompileRequest probe = request;
-    probe.users = request.users.value_or(request.micro_batch);
-    if (!evaluate(probe, path, tp, high)) {
+    if (!evaluate(request, path, tp, high)) {
       continue;
     }
     while (high - low > 1) {
       const std::int32_t middle = (low + high) / 2;
-      (evaluate(probe, path, tp, middle) ? high : low) = middle;
+      (evaluate(request, path, tp, middle) ? high : low) = middle;
     }
     const std::int32_t groups_per_node = 8 / tp;
     const std::int32_t chips =
@@ -338,9 +340,7 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   program.chips = request.chips;
   program.tensor_parallel = chosen.tensor_parallel;
   program.pipeline_parallel = chosen.pipeline_parallel;
-  program.user_slots = request.users.value_or(request.micro_batch);
-  program.user_slots =
-      static_cast<std::int32_t>(ceil_div(program.user_slots, request.micro_batch)) * request.micro_batch;
+  program.user_slots = user_slots(request);
 
   // Distinct stages, each scheduled once.
   std::vector<ScheduledStage> kinds;

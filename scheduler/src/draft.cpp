@@ -224,6 +224,7 @@ bool fuse(StageBuilder& builder, Template& first, const Template& second, Kept r
     }
     is_kept[candidate.pair.write] = true;
   }
+  const Template unfused = first;
   const auto shift = static_cast<VariableId>(first.variables.size());
   std::map<VariableId, VariableId> taken_from;  // variable of the second to that of the first
   for (const Pair& pair : pairs) {
@@ -276,6 +277,10 @@ bool fuse(StageBuilder& builder, Template& first, const Template& second, Kept r
     first.after = second.after;
   }
   first.reads_own_rows = true;
+  if (!builder.fits_alone(first)) {
+    first = unfused;
+    return false;
+  }
   return true;
 }
 

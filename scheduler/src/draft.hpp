@@ -79,7 +79,7 @@ enum class Kept : std::uint8_t { kNo, kYes };
 ///
 /// @param rows   kYes: the rows are written all the same, for others
 /// @return       false, and nothing changed, where `second` reads none of first's rows, or one that SRAM has not got by
-/// then
+/// then, or where the two would meet (one writes a bank that the other reads)
 bool fuse(StageBuilder& builder, Template& first, const Template& second, Kept rows);
 
 }  // namespace lpu::scheduler

@@ -116,13 +116,13 @@ void Lowering::lower_block(std::int32_t index) {
       for (std::int32_t i = 0; i < index; ++i) {
         cache_index += stage_.block(i) == Block::kAttention ? 1 : 0;
       }
-      Gathered attended = attention(slot, multiply_all(matrices[0], slot, input), cache_index);
+      Gathered attended = attention(slot, multiply_by_block(matrices[0], slot, input), cache_index);
       gather(attended, "gather.attention", slot, OperatorPart::kWires);
       const Activation heads = requantise("attention.rows", slot, attended);
       Gathered output = gathered("attention_output", slot, shard_.hidden, {}, 1);
       project("attention_output",
               slot,
-              multiply_all(matrices[1], slot, heads),
+              multiply_by_block(matrices[1], slot, heads),
               node::Opcode::kDequantise,
               false,
               output,
@@ -139,9 +139,12 @@ void Lowering::lower_block(std::int32_t index) {
       }
       for (std::int32_t expert = 0; expert < slots(); ++expert) {
         Gathered hidden = gathered(hidden_name(expert), slot, shard_.ffn, {}, 0);
+        if (index + 1 == stage_.blocks) {
+          hidden.own_west = ensure_own_west(hidden);  // it leaves over links of both hemispheres
+        }
         project(hidden_name(expert),
                 slot,
-                multiply_all(matrices[0], slot, input, expert),
+                multiply_by_block(matrices[0], slot, input, expert),
                 node::Opcode::kSiluMultiply,
                 true,
                 hidden,
@@ -167,7 +170,7 @@ void Lowering::lower_block(std::int32_t index) {
         output = gathered("ffn_output", slot, shard_.hidden, {}, 1);
         project("ffn_output",
                 slot,
-                multiply_all(matrices[0], slot, input),
+                multiply_by_block(matrices[0], slot, input),
                 node::Opcode::kDequantise,
                 false,
                 output,

@@ -77,6 +77,17 @@ struct Sums {
   std::int32_t columns = 0;  ///< per place
   std::int64_t drain_from = 0;
   PlacementId placement = -1;
+  std::size_t first_instruction = 0;  ///< of the program from which on its drains stand
+};
+
+/// A matrix times an activation, block by block: later blocks are multiplied when accumulators become free.
+struct Product {
+  const Matrix* matrix = nullptr;
+  std::int32_t layer_slot = 0;
+  const Activation* activation = nullptr;
+  std::int32_t expert_slot = 0;
+  TensorId sums = 0;
+  std::vector<Sums> blocks;  ///< multiplied so far
 };
 
 /// Norm weights in SRAM, in the order of the gathered vector that they scale.
@@ -270,10 +281,18 @@ class Lowering {
                 bool overwrites,
                 std::int32_t accumulator,
                 std::int64_t held_from);
-  std::vector<Sums> multiply_all(const Matrix& matrix,
-                                 std::int32_t layer_slot,
-                                 const Activation& activation,
-                                 std::int32_t expert_slot = 0);
+  /// Declare a product; `matrix` and `activation` must outlive it.
+  Product multiply_by_block(const Matrix& matrix,
+                            std::int32_t layer_slot,
+                            const Activation& activation,
+                            std::int32_t expert_slot = 0);
+  /// Sums of a block. Blocks are asked for in ascending order, each released before the next is asked for; as many as
+  /// the accumulators hold are multiplied ahead.
+  const Sums& sums_of(Product& product, std::size_t block);
+  /// All drains of a sum are placed: its accumulators are free after the last of them.
+  void release(const Sums& sum);
+  /// Let an empty machine's window begin after accumulators for it have been drained.
+  void wait_for_accumulators(Template& shape, std::int32_t count, std::int64_t first_compute);
   std::int32_t take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to);
   /// A sum that could be drained at `from` stays until `to`.
   void extend_accumulators(std::int32_t first, std::int64_t from, std::int64_t to);
@@ -316,7 +335,7 @@ class Lowering {
                  Gathered& out);
   void project(const std::string& name,
                std::int32_t layer_slot,
-               const std::vector<Sums>& sums,
+               Product product,
                node::Opcode opcode,
                bool pairs_columns,
                Gathered& out,
@@ -362,7 +381,7 @@ class Lowering {
                     const std::array<BufferId, 2>& rows,
                     std::int32_t first_row,
                     TensorId sums);
-  Gathered attention(std::int32_t layer_slot, const std::vector<Sums>& qkv, std::int32_t cache_index);
+  Gathered attention(std::int32_t layer_slot, Product qkv, std::int32_t cache_index);
   void attend_token(std::int32_t layer_slot,
                     std::int32_t cache_index,
                     std::int32_t token,
@@ -511,6 +530,8 @@ class Lowering {
   struct Busy {
     std::int32_t first, count;
     std::int64_t from, to;
+    bool is_open = true;           ///< not all drains are placed: `to` is an estimate
+    PlacementId released_by = -1;  ///< the last drain
   };
   [[nodiscard]] bool meets(
       const Busy& busy, std::int32_t first, std::int32_t count, std::int64_t from, std::int64_t to) const;

@@ -418,9 +418,11 @@ Sums Lowering::cache_window(const CacheHead& head,
   const std::int64_t drain_after = last + chip.mxm_latency.count();
   const std::int32_t count = vectors * (is_key ? rounds : 1);
   const std::size_t first_instruction = builder_.instructions().size();
+  wait_for_accumulators(shape, count, cycles);
   const PlacementId id = place_window(shape, rounds * round, false);
   const std::int64_t start = builder_.placement(id).start;
-  const std::int32_t accumulator = hold_accumulators(first_instruction, -1, count, 0, start, start + drain_after);
+  const std::int32_t accumulator =
+      hold_accumulators(first_instruction, -1, count, 0, start + cycles, start + drain_after);
   builder_.end_window(id, builder_.placement(id).start + drain_after, 0);
   return {.tensor = sums,
           .first_row = 0,
@@ -428,10 +430,11 @@ Sums Lowering::cache_window(const CacheHead& head,
           .computes = is_key ? 1 : first_round + rounds,
           .columns = kv_.positions,
           .drain_from = builder_.placement(id).start + drain_after,
-          .placement = id};
+          .placement = id,
+          .first_instruction = builder_.instructions().size()};
 }
 
-Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& qkv, std::int32_t cache_index) {
+Gathered Lowering::attention(std::int32_t layer_slot, Product qkv, std::int32_t cache_index) {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t width = path_.wire_bytes;
   const std::int32_t query_heads = shard_.query_heads;
@@ -447,13 +450,10 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
   };
   std::vector<Part> parts;
   std::int32_t lane_count = 0;
-  for (std::size_t b = 0; b < qkv.size(); ++b) {
-    for (std::size_t p = 0; p < all_places.size(); ++p) {
-      if (lane_count == all_heads * dimension) {
-        discard(qkv[b], all_places[p], OperatorPart::kAttention);
-        continue;
-      }
-      const std::int32_t lanes = std::min(qkv[b].columns, all_heads * dimension - lane_count);
+  for (std::size_t b = 0; b < qkv.matrix->blocks.size(); ++b) {
+    const std::int32_t columns = columns_per_place(qkv.matrix->blocks[b].columns, path_);
+    for (std::size_t p = 0; p < all_places.size() && lane_count < all_heads * dimension; ++p) {
+      const std::int32_t lanes = std::min(columns, all_heads * dimension - lane_count);
       parts.push_back({b, p, lane_count, lanes});
       lane_count += lanes;
     }
@@ -462,14 +462,14 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
   const std::int32_t part_rows =
       static_cast<std::int32_t>(node::ceil_div(static_cast<std::int64_t>(parts.size()) * width, part_width)) *
       part_width;
-  const TensorId part_tensor = tensor("qkv.part", layer_slot, batch_ * part_rows, {qkv.front().tensor});
+  const TensorId part_tensor = tensor("qkv.part", layer_slot, batch_ * part_rows, {qkv.sums});
   const std::array<BufferId, 2> part_buffer{
       builder_.buffer(part_tensor, Hemisphere::kWest, kPartSlice, part_width, batch_ * part_rows),
       builder_.buffer(part_tensor, Hemisphere::kEast, kPartSlice, part_width, batch_ * part_rows)};
   Gathered out = gathered("attention", layer_slot, shard_.attention, {}, 1);
-  for (std::int32_t token = 0; token < batch_; ++token) {
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      const Sums& sum = qkv[parts[i].block];
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Sums sum = sums_of(qkv, parts[i].block);
+    for (std::int32_t token = 0; token < batch_; ++token) {
       Template shape;
       shape.part = OperatorPart::kAttention;
       shape.not_before = sum.drain_from;
@@ -491,6 +491,14 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
       shape.drafts.push_back(std::move(dequantise));
       extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
     }
+    if (i + 1 == parts.size() || parts[i + 1].block != parts[i].block) {
+      for (std::size_t p = parts[i].place + 1; p < all_places.size(); ++p) {
+        discard(sum, all_places[p], OperatorPart::kAttention);
+      }
+      release(sum);
+    }
+  }
+  for (std::int32_t token = 0; token < batch_; ++token) {
     // Heads: lanes aligned and rotated by the SXM, turned by the VXM. Even heads in the west, odd ones in the east.
     const std::string suffix = ".token" + std::to_string(token);
     const TensorId turned = tensor("qkv.turned" + suffix, layer_slot, all_heads * 2 * width, {part_tensor});
@@ -508,15 +516,31 @@ Gathered Lowering::attention(std::int32_t layer_slot, const std::vector<Sums>& q
       const auto side = static_cast<std::size_t>(head % 2);
       Template shape;
       shape.part = OperatorPart::kAttention;
-      const std::int64_t at_sxm = chip.sxm_position;
-      Draft turn = unit(is_value ? Opcode::kPack : Opcode::kRotate, at_sxm, hemisphere, 0, 0);
+      std::vector<std::int32_t> pieces;
       for (std::size_t i = 0; i < parts.size(); ++i) {
         if (parts[i].first_lane < (head + 1) * dimension && parts[i].first_lane + parts[i].lanes > head * dimension) {
+          pieces.push_back(static_cast<std::int32_t>(i));
+        }
+      }
+      // As many parts a cycle as lie side by side; the SXM keeps those of earlier cycles.
+      const auto piece_count = static_cast<std::int32_t>(pieces.size());
+      const std::int32_t at_a_time = part_width / width;
+      const std::int32_t turns = static_cast<std::int32_t>(node::ceil_div(piece_count, at_a_time));
+      const std::int64_t at_sxm = chip.sxm_position + turns - 1;
+      Draft turn = unit(is_value ? Opcode::kPack : Opcode::kRotate, at_sxm, hemisphere, 0, 0);
+      for (std::int32_t i = 0; i < turns; ++i) {
+        const std::int64_t at = chip.sxm_position + i;
+        Draft kept = unit(Opcode::kPack, at, hemisphere, 0, 0);
+        Draft& taker = i + 1 < turns ? kept : turn;
+        for (std::int32_t k = i * at_a_time; k < std::min(piece_count, (i + 1) * at_a_time); ++k) {
           const VariableId value = shape.value(width);
           const Lane lane{.hemisphere = hemisphere, .variable = value, .streams = width};
-          const std::int32_t row = token * part_rows + static_cast<std::int32_t>(i) * width;
-          shape.drafts.push_back(read_part(part_buffer[side], row, width, at_sxm, lane));
-          add(turn, operand(OperandKind::kIn, lane, {part_tensor, row}, 0), value);
+          const std::int32_t row = token * part_rows + pieces[static_cast<std::size_t>(k)] * width;
+          shape.drafts.push_back(read_part(part_buffer[side], row, width, at, lane));
+          add(taker, operand(OperandKind::kIn, lane, {part_tensor, row}, 0), value);
+        }
+        if (i + 1 < turns) {
+          shape.drafts.push_back(std::move(kept));
         }
       }
       const std::int32_t turned_width = is_value ? width : 2 * width;
@@ -871,6 +895,9 @@ void Lowering::attend_head(std::int32_t layer_slot,
         score_window = window;
       }
     }
+    if (!flows) {
+      release(window);
+    }
   }
   // Softmax: maximum, exponential with running sum, and the sum's reciprocal, which scales the output.
   std::vector<Scalar> shares;
@@ -968,6 +995,9 @@ void Lowering::attend_head(std::int32_t layer_slot,
                             kHemispheres[static_cast<std::size_t>((query + 1) % 2)],
                             OperatorPart::kAttention));
   }
+  if (flows) {
+    release(score_window);
+  }
   // Probabilities as MXM rows of their own tiles.
   std::array<TensorId, 2> rows_tensor{probabilities, probabilities};
   std::array<BufferId, 2> rows_buffer = probability_rows;
@@ -1051,6 +1081,7 @@ void Lowering::attend_head(std::int32_t layer_slot,
               out);
     extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
   }
+  release(window);
 }
 
 void Lowering::quantise_rows(TensorId tensor_in,

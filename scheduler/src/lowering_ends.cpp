@@ -165,67 +165,82 @@ void Lowering::predict() {
     gather(*update_, update_name_, slot, OperatorPart::kEnds);
   }
   const Activation input = normalise("final_norm", slot, residual_, update_ ? &*update_ : nullptr);
-  const std::vector<Sums> sums = multiply_all(head_, slot, input);
+  Product product = multiply_by_block(head_, slot, input);
   const std::vector<Place> all_places = places(false);
 
   struct Part {
-    std::size_t block, place;
+    std::size_t block, place, side;
+    std::int32_t index;  ///< among the parts of its side
   };
-  std::array<std::vector<Part>, 2> parts;
+  std::vector<Part> parts;
+  std::array<std::int32_t, 2> counts{0, 0};
   std::int32_t left = shard_.vocabulary.elements;
-  for (std::size_t b = 0; b < sums.size(); ++b) {
-    for (std::size_t p = 0; p < all_places.size(); ++p) {
-      if (left == 0) {
-        discard(sums[b], all_places[p], OperatorPart::kEnds);
-        continue;
-      }
-      parts[static_cast<std::size_t>(all_places[p].front().hemisphere)].push_back({b, p});
-      left -= std::min(left, sums[b].columns);
+  for (std::size_t b = 0; b < head_.blocks.size(); ++b) {
+    for (std::size_t p = 0; p < all_places.size() && left > 0; ++p) {
+      const auto side = static_cast<std::size_t>(all_places[p].front().hemisphere);
+      parts.push_back({b, p, side, counts[side]++});
+      left -= std::min(left, columns_per_place(head_.blocks[b].columns, path_));
     }
   }
-  const auto most = static_cast<std::int32_t>(std::max(parts[0].size(), parts[1].size()));
+  const std::int32_t most = std::max(counts[0], counts[1]);
   Packing one;
   one.elements = chip.vector_bytes;
   one.full = one.groups = 1;
   Gathered candidates = gathered("candidate", slot, one, {}, 0);
   candidates.own_west = ensure_own_west(candidates);
+  std::vector<TensorId> logits_of;
+  std::vector<std::array<BufferId, 2>> rows_of;
   for (std::int32_t token = 0; token < batch_; ++token) {
-    const std::string suffix = ".token" + std::to_string(token);
-    const TensorId logits = tensor("logits" + suffix, slot, 2 * most * kFloatStreams, {sums.front().tensor});
+    const TensorId logits =
+        tensor("logits.token" + std::to_string(token), slot, 2 * most * kFloatStreams, {product.sums});
     std::array<BufferId, 2> rows{-1, -1};
     for (std::size_t side = 0; side < 2; ++side) {
-      const auto count = static_cast<std::int32_t>(parts[side].size());
-      if (count == 0) {
-        continue;
-      }
-      rows[side] = builder_.buffer(logits,
-                                   kHemispheres[side],
-                                   kLogitSlice,
-                                   kFloatStreams,
-                                   count * kFloatStreams,
-                                   static_cast<std::int32_t>(side) * most * kFloatStreams);
-      for (std::int32_t i = 0; i < count; ++i) {
-        const Part& part = parts[side][static_cast<std::size_t>(i)];
-        Template shape;
-        shape.part = OperatorPart::kEnds;
-        shape.not_before = sums[part.block].drain_from;
-        shape.after = sums[part.block].placement;
-        const std::int64_t at = chip.mxm_position - chip.vxm_position;
-        Draft dequantise = unit(Opcode::kDequantise, at, kHemispheres[side], 12, 4);
-        for (const auto& [lane, input_rows] : drain(shape, sums[part.block], all_places[part.place], token)) {
-          add(dequantise, operand(OperandKind::kIn, lane, input_rows, 0), lane.variable);
-        }
-        const VariableId made = shape.value(kFloatStreams);
-        const Lane lane{.hemisphere = kHemispheres[side], .variable = made, .streams = kFloatStreams};
-        const std::int32_t row = builder_.at(rows[side]).first_row + i * kFloatStreams;
-        add(dequantise, operand(OperandKind::kOut, lane, {logits, row}, position_of(builder_, rows[side])), made);
-        shape.drafts.push_back(std::move(dequantise));
-        shape.drafts.push_back(
-            write_rows(builder_, rows[side], row, at + chip.vxm_latency.count(), chip.vxm_position, lane));
-        extend_accumulators(
-            sums[part.block].accumulator, sums[part.block].drain_from, builder_.placement(builder_.place(shape)).start);
+      if (counts[side] > 0) {
+        rows[side] = builder_.buffer(logits,
+                                     kHemispheres[side],
+                                     kLogitSlice,
+                                     kFloatStreams,
+                                     counts[side] * kFloatStreams,
+                                     static_cast<std::int32_t>(side) * most * kFloatStreams);
       }
     }
+    logits_of.push_back(logits);
+    rows_of.push_back(rows);
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Part& part = parts[i];
+    const Sums sum = sums_of(product, part.block);
+    for (std::size_t token = 0; token < rows_of.size(); ++token) {
+      const BufferId rows = rows_of[token][part.side];
+      Template shape;
+      shape.part = OperatorPart::kEnds;
+      shape.not_before = sum.drain_from;
+      shape.after = sum.placement;
+      const std::int64_t at = chip.mxm_position - chip.vxm_position;
+      Draft dequantise = unit(Opcode::kDequantise, at, kHemispheres[part.side], 12, 4);
+      for (const auto& [lane, input_rows] :
+           drain(shape, sum, all_places[part.place], static_cast<std::int32_t>(token))) {
+        add(dequantise, operand(OperandKind::kIn, lane, input_rows, 0), lane.variable);
+      }
+      const VariableId made = shape.value(kFloatStreams);
+      const Lane lane{.hemisphere = kHemispheres[part.side], .variable = made, .streams = kFloatStreams};
+      const std::int32_t row = builder_.at(rows).first_row + part.index * kFloatStreams;
+      add(dequantise, operand(OperandKind::kOut, lane, {logits_of[token], row}, position_of(builder_, rows)), made);
+      shape.drafts.push_back(std::move(dequantise));
+      shape.drafts.push_back(write_rows(builder_, rows, row, at + chip.vxm_latency.count(), chip.vxm_position, lane));
+      extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+    }
+    if (i + 1 == parts.size() || parts[i + 1].block != part.block) {
+      for (std::size_t p = part.place + 1; p < all_places.size(); ++p) {
+        discard(sum, all_places[p], OperatorPart::kEnds);
+      }
+      release(sum);
+    }
+  }
+  for (std::int32_t token = 0; token < batch_; ++token) {
+    const std::string suffix = ".token" + std::to_string(token);
+    const TensorId logits = logits_of[static_cast<std::size_t>(token)];
+    const std::array<BufferId, 2>& rows = rows_of[static_cast<std::size_t>(token)];
     // The largest logit; then, among the lanes that hold it, the lowest id.
     const std::array<std::string, 2> what{"logit.largest", "token.candidate"};
     std::array<Scalar, 2> best;
@@ -235,7 +250,7 @@ void Lowering::predict() {
       Template shape;
       shape.part = OperatorPart::kEnds;
       for (std::size_t side = 0; side < 2; ++side) {
-        const auto count = static_cast<std::int32_t>(parts[side].size());
+        const std::int32_t count = counts[side];
         if (count == 0) {
           continue;
         }
@@ -260,7 +275,7 @@ void Lowering::predict() {
                               .direction = Direction::kInward,
                               .variable = top,
                               .streams = kFloatStreams};
-          if (side == 0 || parts[0].empty()) {
+          if (side == 0 || counts[0] == 0) {
             shape.drafts.push_back(read_rows(builder_, best[0].buffer, 0, 0, chip.vxm_position, top_lane));
             top_variable_ = top;
           } else {
@@ -292,7 +307,7 @@ void Lowering::predict() {
       best[i] = reduce(what[i] + suffix,
                        slot,
                        partial,
-                       {parts[0].empty() ? -1 : partial_rows[0], parts[1].empty() ? -1 : partial_rows[1]},
+                       {counts[0] == 0 ? -1 : partial_rows[0], counts[1] == 0 ? -1 : partial_rows[1]},
                        0,
                        1,
                        i == 0 ? Opcode::kMaximum : Opcode::kCompareExchange,
@@ -339,29 +354,29 @@ void Lowering::predict() {
     Template shape;
     shape.part = OperatorPart::kEnds;
     std::int64_t second = 0;
-    std::array<std::int32_t, 2> counts{shard_.west_slots(), shard_.east_slots()};
-    second = std::max(counts[0], counts[1]) - 1 + chip.vxm_latency.count();
+    const std::array<std::int32_t, 2> side_slots{shard_.west_slots(), shard_.east_slots()};
+    second = std::max(side_slots[0], side_slots[1]) - 1 + chip.vxm_latency.count();
     Draft final = unit(Opcode::kCompareExchange, second, Hemisphere::kWest, 8, 2);
     for (std::size_t side = 0; side < 2; ++side) {
-      if (counts[side] == 0) {
+      if (side_slots[side] == 0) {
         continue;
       }
       const Hemisphere hemisphere = kHemispheres[side];
       const std::int32_t per_slot = batch_ * width;
       const std::int32_t row = (side == 0 ? 0 : own_slot()) * per_slot + token * width;
-      const std::int64_t at = std::max(counts[0], counts[1]) - counts[side];
+      const std::int64_t at = std::max(side_slots[0], side_slots[1]) - side_slots[side];
       const VariableId x = shape.value(width);
       const Lane lane{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = x, .streams = width};
-      shape.drafts.push_back(
-          read_rows(builder_, candidates.part[side], row, at, chip.vxm_position, lane, {counts[side], 1}, per_slot));
+      shape.drafts.push_back(read_rows(
+          builder_, candidates.part[side], row, at, chip.vxm_position, lane, {side_slots[side], 1}, per_slot));
       Draft running =
-          unit(Opcode::kCompareExchange, at, hemisphere, 2 * static_cast<std::int32_t>(side), 2, {counts[side], 1});
+          unit(Opcode::kCompareExchange, at, hemisphere, 2 * static_cast<std::int32_t>(side), 2, {side_slots[side], 1});
       add(running, operand(OperandKind::kIn, lane, {candidates.tensor, row, {per_slot, 0, 0}}, 0), x);
       const VariableId made = shape.value(width);
       const Lane made_lane{.hemisphere = hemisphere, .variable = made, .streams = width};
       const std::int32_t half_row = (static_cast<std::int32_t>(side) * batch_ + token) * width;
       add(running,
-          operand(OperandKind::kOut, made_lane, {halves, half_row}, chip.vxm_position, counts[side] > 1 ? 1U : 0U),
+          operand(OperandKind::kOut, made_lane, {halves, half_row}, chip.vxm_position, side_slots[side] > 1 ? 1U : 0U),
           made);
       add(final, operand(OperandKind::kIn, made_lane, {halves, half_row}, 0), made);
       shape.drafts.push_back(std::move(running));

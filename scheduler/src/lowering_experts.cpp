@@ -32,14 +32,13 @@ Packing Lowering::routing_packing() const {
 
 void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activation& input) {
   const node::ChipSpec& chip = builder_.chip();
-  const std::vector<Sums> sums = multiply_all(router, layer_slot, input);
+  Product product = multiply_by_block(router, layer_slot, input);
+  const Sums sum = sums_of(product, 0);
   const std::vector<Place> all_places = places(false);
-  for (std::size_t b = 0; b < sums.size(); ++b) {
-    for (std::size_t p = b == 0 ? 1 : 0; p < all_places.size(); ++p) {
-      discard(sums[b], all_places[p], OperatorPart::kRouter);
-    }
+  for (std::size_t p = 1; p < all_places.size(); ++p) {
+    discard(sum, all_places[p], OperatorPart::kRouter);
   }
-  LPU_CHECK(sums.size() == 1 && request_.model.experts <= sums.front().columns,
+  LPU_CHECK(router.blocks.size() == 1 && request_.model.experts <= sum.columns,
             "the router's logits stand in one plane");
   Gathered routing = gathered("routing", layer_slot, routing_packing(), {}, 1);
   routing.own_west = ensure_own_west(routing);
@@ -49,17 +48,17 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
     // Exponentials, the k largest of them by two compare-exchange passes, their sum's reciprocal, the weights.
     const std::array<Opcode, 4> steps{
         Opcode::kExponential, Opcode::kCompareExchange, Opcode::kCompareExchange, Opcode::kReciprocal};
-    TensorId from = tensor("router.logits" + suffix, layer_slot, kFloatStreams, {sums.front().tensor});
+    TensorId from = tensor("router.logits" + suffix, layer_slot, kFloatStreams, {sum.tensor});
     BufferId rows = builder_.buffer(from, Hemisphere::kWest, kLogitSlice, kFloatStreams, kFloatStreams);
     const std::int64_t at = chip.mxm_position - chip.vxm_position;
     std::int64_t begin = 0;
     {
       Template shape;
       shape.part = OperatorPart::kRouter;
-      shape.not_before = sums.front().drain_from;
-      shape.after = sums.front().placement;
+      shape.not_before = sum.drain_from;
+      shape.after = sum.placement;
       Draft dequantise = unit(Opcode::kDequantise, at, Hemisphere::kWest, 12, 4);
-      for (const auto& [lane, input_rows] : drain(shape, sums.front(), all_places.front(), token)) {
+      for (const auto& [lane, input_rows] : drain(shape, sum, all_places.front(), token)) {
         add(dequantise, operand(OperandKind::kIn, lane, input_rows, 0), lane.variable);
       }
       const VariableId made = shape.value(kFloatStreams);
@@ -68,7 +67,7 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
       shape.drafts.push_back(std::move(dequantise));
       shape.drafts.push_back(write_rows(builder_, rows, 0, at + chip.vxm_latency.count(), chip.vxm_position, lane));
       const Placement& placed = builder_.placement(builder_.place(shape));
-      extend_accumulators(sums.front().accumulator, sums.front().drain_from, placed.start);
+      extend_accumulators(sum.accumulator, sum.drain_from, placed.start);
       begin = placed.end;
     }
     for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -115,6 +114,7 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
     shape.drafts.push_back(std::move(pass));
     builder_.place(shape, begin + chip.moe_routing.count() - settle);
   }
+  release(sum);
   routing_ = routing;
 }
 
@@ -134,39 +134,31 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
   for (std::int32_t expert = 0; expert < slots(); ++expert) {
     const std::string suffix = ".slot" + std::to_string(expert);
     const Activation input = requantise("ffn.rows" + suffix, layer_slot, hidden_[static_cast<std::size_t>(expert)]);
-    const std::vector<Sums> sums = multiply_all(down, layer_slot, input, expert);
+    Product product = multiply_by_block(down, layer_slot, input, expert);
     if (expert == 0) {
       std::int64_t left = out.packing.elements;
-      for (std::size_t b = 0; b < sums.size(); ++b) {
+      for (std::size_t b = 0; b < down.blocks.size(); ++b) {
         for (std::size_t p = 0; p < all_places.size() && left > 0; ++p) {
-          lanes.push_back(std::min<std::int64_t>(left, sums[b].columns));
+          lanes.push_back(std::min<std::int64_t>(left, columns_per_place(down.blocks[b].columns, path_)));
           left -= lanes.back();
           parts.push_back({b, p});
         }
       }
       plan = plan_parts("ffn_output", layer_slot, lanes, {}, out.packing);
     }
-    for (std::size_t b = 0; b < sums.size(); ++b) {
-      for (std::size_t p = 0; p < all_places.size(); ++p) {
-        if (std::none_of(
-                parts.begin(), parts.end(), [&](const Part& part) { return part.block == b && part.place == p; })) {
-          discard(sums[b], all_places[p], OperatorPart::kVxm);
-        }
-      }
-    }
     const bool is_first = expert == 0;
     const bool is_last = expert + 1 == slots();
     const auto rows = static_cast<std::int32_t>(parts.size()) * batch_ * kFloatStreams;
     const TensorId weighted =
-        tensor("ffn_output.weighted" + suffix, layer_slot, rows, {sums.front().tensor, routing_->tensor});
+        tensor("ffn_output.weighted" + suffix, layer_slot, rows, {product.sums, routing_->tensor});
     const TensorId added =
         is_first ? weighted : tensor("ffn_output.added" + suffix, layer_slot, rows, {weighted, partial});
     std::vector<BufferId> next_rows;
     std::vector<std::int64_t> last(static_cast<std::size_t>(batch_), 0);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const Hemisphere hemisphere = all_places[parts[i].place].front().hemisphere;
+      const Sums sum = sums_of(product, parts[i].block);
       for (std::int32_t token = 0; token < batch_; ++token) {
-        const Sums& sum = sums[parts[i].block];
         Template shape;
         shape.part = OperatorPart::kVxm;
         shape.not_before = sum.drain_from;
@@ -244,6 +236,12 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
         shape.drafts.push_back(
             write_rows(builder_, kept, row, second + chip.vxm_latency.count(), chip.vxm_position, lane));
         extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+      }
+      if (i + 1 == parts.size() || parts[i + 1].block != parts[i].block) {
+        for (std::size_t p = parts[i].place + 1; p < all_places.size(); ++p) {
+          discard(sum, all_places[p], OperatorPart::kVxm);
+        }
+        release(sum);
       }
     }
     partial = added;

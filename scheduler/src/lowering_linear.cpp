@@ -246,13 +246,44 @@ bool Lowering::meets(
   return ahead <= to - from || period - ahead <= busy.to - busy.from || to - from >= period;
 }
 
+void Lowering::wait_for_accumulators(Template& shape, std::int32_t count, std::int64_t first_compute) {
+  if (builder_.period() > 0) {
+    return;
+  }
+  // Sums that are still to be drained hold theirs for ever.
+  std::int64_t soonest = kForever;
+  PlacementId cause = -1;
+  for (std::int32_t first = 0; first + count <= builder_.chip().mxm_accumulators_per_plane; first += count) {
+    std::int64_t free_from = 0;
+    PlacementId last = -1;
+    for (const Busy& busy : accumulators_) {
+      if (busy.first < first + count && first < busy.first + busy.count) {
+        const std::int64_t until = busy.is_open ? kForever : busy.to + 1;
+        last = until > free_from ? busy.released_by : last;
+        free_from = std::max(free_from, until);
+      }
+    }
+    if (free_from < soonest) {
+      soonest = free_from;
+      cause = last;
+    }
+  }
+  LPU_CHECK(soonest < kForever, "accumulators of sums that nobody drains");
+  if (soonest - first_compute > builder_.ready_time(shape)) {
+    shape.not_before = soonest - first_compute;
+    shape.after = cause;
+  }
+}
+
 std::int32_t Lowering::take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to) {
   // Round and round, so that a sum which stays longer than thought disturbs nobody soon.
+  const bool is_alone = builder_.period() == 0;
   const std::int32_t regions = builder_.chip().mxm_accumulators_per_plane / count;
   for (std::int32_t i = 0; i < regions; ++i) {
     const std::int32_t first = (next_accumulator_ / count + i) % regions * count;
     const bool is_free = std::none_of(accumulators_.begin(), accumulators_.end(), [&](const Busy& busy) {
-      return meets(busy, first, count, from, to);
+      const bool is_there = busy.first < first + count && first < busy.first + busy.count;
+      return is_alone ? is_there && (busy.is_open || busy.to >= from) : meets(busy, first, count, from, to);
     });
     if (is_free) {
       accumulators_.push_back({first, count, from, to});
@@ -272,13 +303,35 @@ void Lowering::extend_accumulators(std::int32_t first, std::int64_t from, std::i
     return;
   }
   own->to = to;
+  if (builder_.period() == 0) {
+    return;
+  }
   const Busy held = *own;
   const auto met = std::count_if(accumulators_.begin(), accumulators_.end(), [&](const Busy& busy) {
     return meets(busy, held.first, held.count, held.from, held.to);
   });
-  if (met > 1 || (builder_.period() > 0 && held.to - held.from >= builder_.period())) {
+  if (met > 1 || held.to - held.from >= builder_.period()) {
     throw NoSchedule("sums wait too long in the accumulators");
   }
+}
+
+void Lowering::release(const Sums& sum) {
+  const std::vector<node::Instruction>& placed = builder_.instructions();
+  const auto own = std::find_if(accumulators_.rbegin(), accumulators_.rend(), [&](const Busy& busy) {
+    return busy.is_open && busy.first <= sum.accumulator && sum.accumulator < busy.first + busy.count;
+  });
+  LPU_CHECK(own != accumulators_.rend(), "accumulators of a sum");
+  std::int64_t last = sum.drain_from;
+  for (std::size_t i = sum.first_instruction; i < placed.size(); ++i) {
+    if (placed[i].opcode == Opcode::kDrain && placed[i].operands[0].tensor == sum.tensor &&
+        placed[i].address >= own->first && placed[i].address < own->first + own->count) {
+      last = std::max<std::int64_t>(last, placed[i].start + std::int64_t{placed[i].count[1] - 1} * placed[i].period[1]);
+    }
+  }
+  extend_accumulators(sum.accumulator, sum.drain_from, last);
+  own->to = last;
+  own->is_open = false;
+  own->released_by = static_cast<PlacementId>(builder_.placements().size()) - 1;
 }
 
 std::int32_t Lowering::hold_accumulators(std::size_t first_instruction,
@@ -440,9 +493,13 @@ Sums Lowering::multiply(const Matrix& matrix,
   const std::int64_t busy = tiles * round;
   const std::int64_t drain_after = last + chip.mxm_latency.count();
   const std::size_t first_instruction = builder_.instructions().size();
+  if (accumulator < 0) {
+    wait_for_accumulators(shape, batch_, block.cycles);
+  }
   const PlacementId id = place_window(shape, busy, !overwrites);
   const std::int64_t start = builder_.placement(id).start;
-  accumulator = hold_accumulators(first_instruction, accumulator, batch_, held_from, start, start + drain_after);
+  accumulator =
+      hold_accumulators(first_instruction, accumulator, batch_, held_from, start + block.cycles, start + drain_after);
   builder_.end_window(id, start + drain_after, std::int64_t{tiles} * block.cycles);
   return {.tensor = sums,
           .first_row = row,
@@ -450,13 +507,14 @@ Sums Lowering::multiply(const Matrix& matrix,
           .computes = first_tile + tiles,
           .columns = columns_per_place(block.columns, path_),
           .drain_from = start + drain_after,
-          .placement = id};
+          .placement = id,
+          .first_instruction = builder_.instructions().size()};
 }
 
-std::vector<Sums> Lowering::multiply_all(const Matrix& matrix,
-                                         std::int32_t layer_slot,
-                                         const Activation& activation,
-                                         std::int32_t expert_slot) {
+Product Lowering::multiply_by_block(const Matrix& matrix,
+                                    std::int32_t layer_slot,
+                                    const Activation& activation,
+                                    std::int32_t expert_slot) {
   std::vector<TensorId> sources{matrix.installed[0]};
   if (matrix.installed[1] != matrix.installed[0]) {
     sources.push_back(matrix.installed[1]);
@@ -470,19 +528,29 @@ std::vector<Sums> Lowering::multiply_all(const Matrix& matrix,
   const std::string suffix = matrix.has_experts ? ".slot" + std::to_string(expert_slot) : "";
   const TensorId sums =
       tensor(matrix.name + suffix + ".sums", layer_slot, blocks * batch_ * kPlaces * kSumStreams, sources);
-  std::vector<Sums> out;
-  for (std::int32_t b = 0; b < blocks; ++b) {
-    const std::int32_t row = b * batch_ * kPlaces * kSumStreams;
-    const std::vector<std::int32_t> cuts =
-        window_cuts(matrix.linear.tiles, matrix.blocks[static_cast<std::size_t>(b)].cycles);
+  return {.matrix = &matrix,
+          .layer_slot = layer_slot,
+          .activation = &activation,
+          .expert_slot = expert_slot,
+          .sums = sums,
+          .blocks = {}};
+}
+
+const Sums& Lowering::sums_of(Product& product, std::size_t block) {
+  const Matrix& matrix = *product.matrix;
+  const std::size_t ahead = static_cast<std::size_t>(std::max(1, builder_.chip().mxm_accumulators_per_plane / batch_));
+  while (product.blocks.size() < std::min(matrix.blocks.size(), block + ahead)) {
+    const std::size_t b = product.blocks.size();
+    const std::int32_t row = static_cast<std::int32_t>(b) * batch_ * kPlaces * kSumStreams;
+    const std::vector<std::int32_t> cuts = window_cuts(matrix.linear.tiles, matrix.blocks[b].cycles);
     Sums sum;
     sum.accumulator = -1;
     for (std::size_t cut = 0; cut + 1 < cuts.size(); ++cut) {
       sum = multiply(matrix,
-                     static_cast<std::size_t>(b),
-                     expert_slot,
-                     activation,
-                     sums,
+                     b,
+                     product.expert_slot,
+                     *product.activation,
+                     product.sums,
                      row,
                      cuts[cut],
                      cuts[cut + 1] - cuts[cut],
@@ -490,9 +558,9 @@ std::vector<Sums> Lowering::multiply_all(const Matrix& matrix,
                      sum.accumulator,
                      sum.drain_from);
     }
-    out.push_back(sum);
+    product.blocks.push_back(sum);
   }
-  return out;
+  return product.blocks[block];
 }
 
 std::vector<std::int32_t> Lowering::window_cuts(std::int32_t tiles, std::int32_t cycles) const {
@@ -656,7 +724,7 @@ void Lowering::discard(const Sums& sum, const Place& place, OperatorPart part) {
 
 void Lowering::project(const std::string& name,
                        std::int32_t layer_slot,
-                       const std::vector<Sums>& sums,
+                       Product product,
                        Opcode opcode,
                        bool pairs_columns,
                        Gathered& out,
@@ -666,35 +734,40 @@ void Lowering::project(const std::string& name,
   std::vector<std::int64_t> lanes;
   std::vector<std::pair<std::size_t, std::size_t>> order;
   std::int64_t left = out.packing.elements;
-  for (std::size_t b = 0; b < sums.size(); ++b) {
+  for (std::size_t b = 0; b < product.matrix->blocks.size(); ++b) {
     for (std::size_t p = 0; p < all_places.size(); ++p) {
-      if (left == 0) {
-        discard(sums[b], all_places[p], part);
-        continue;
-      }
-      lanes.push_back(std::min<std::int64_t>(left, sums[b].columns));
-      left -= lanes.back();
       order.emplace_back(b, p);
+      if (left > 0) {
+        lanes.push_back(std::min<std::int64_t>(left, columns_per_place(product.matrix->blocks[b].columns, path_)));
+        left -= lanes.back();
+      }
     }
   }
   LPU_CHECK(left == 0, name + ": lanes");
-  const PartPlan plan = plan_parts(name, layer_slot, lanes, {sums.front().tensor}, out.packing);
-  builder_.add_source(out.tensor, plan.packs ? plan.part : sums.front().tensor);
+  const PartPlan plan = plan_parts(name, layer_slot, lanes, {product.sums}, out.packing);
+  builder_.add_source(out.tensor, plan.packs ? plan.part : product.sums);
   std::vector<std::int64_t> last(static_cast<std::size_t>(batch_), 0);
   for (std::size_t i = 0; i < order.size(); ++i) {
-    for (std::int32_t token = 0; token < batch_; ++token) {
-      const Sums& sum = sums[order[i].first];
+    const auto [block, place] = order[i];
+    const Sums sum = sums_of(product, block);
+    for (std::int32_t token = 0; token < batch_ && i < lanes.size(); ++token) {
       Template shape;
       shape.part = part;
       shape.not_before = sum.drain_from;
       shape.after = sum.placement;
-      const auto inputs = drain(shape, sum, all_places[order[i].second], token);
+      const auto inputs = drain(shape, sum, all_places[place], token);
       emit_part(
           shape, chip.mxm_position - chip.vxm_position, inputs, opcode, plan, static_cast<std::int32_t>(i), token, out);
       // The SXM joins parts in order.
       const PlacementId id = builder_.place(shape, plan.packs ? last[static_cast<std::size_t>(token)] + 2 : 0);
       last[static_cast<std::size_t>(token)] = builder_.placement(id).start;
       extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(id).start);
+    }
+    if (i >= lanes.size()) {
+      discard(sum, all_places[place], part);
+    }
+    if (place + 1 == all_places.size()) {
+      release(sum);
     }
   }
 }

@@ -161,8 +161,13 @@ bool ReservationTable::try_units(const Instruction& in, std::int64_t start, cons
       is_free = for_each_instance(in, start, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
         const std::int32_t plane = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2] +
                                    static_cast<std::int32_t>(in.hemisphere) * chip_.mxm_planes_per_hemisphere;
-        return take(kPlanes, cycle, bit(plane * 3 + port)) &&
-               (a != 0 || b != 0 || take(kPlaneQueues, cycle, bit(plane * 3 + port)));
+        // Computes that follow one another slowly keep the array until the last of them.
+        const std::int64_t held = in.opcode == Opcode::kCompute && b + 1 < in.count[1] ? in.period[1] : 1;
+        bool is_taken = true;
+        for (std::int64_t i = 0; is_taken && i < held; ++i) {
+          is_taken = take(kPlanes, cycle + i, bit(plane * 3 + port));
+        }
+        return is_taken && (a != 0 || b != 0 || take(kPlaneQueues, cycle, bit(plane * 3 + port)));
       });
       break;
     }

@@ -202,6 +202,14 @@ bool StageBuilder::try_at(const Template& shape, std::int64_t start, std::vector
   return true;
 }
 
+bool StageBuilder::fits_alone(const Template& shape) const {
+  constexpr std::int64_t kSomeTime = 4'096;  // bursts of a template start before and after its own cycle 0
+  ReservationTable alone(chip_, 0);
+  return std::all_of(shape.drafts.begin(), shape.drafts.end(), [&](const Draft& draft) {
+    return alone.try_units(draft.instruction, kSomeTime, draft.reach);
+  });
+}
+
 PlacementId StageBuilder::try_place(const Template& shape, std::int64_t earliest, std::int64_t attempts) {
   std::vector<std::int32_t> streams(shape.variables.size(), 0);
   std::int64_t start = std::max(earliest, ready_time(shape));

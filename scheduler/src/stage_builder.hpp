@@ -140,6 +140,9 @@ class StageBuilder {
   /// Place a template whose resources were reserved at the same point of the interval.
   PlacementId place_reserved(const Template& shape, std::int64_t start, const std::vector<std::int32_t>& streams);
 
+  /// Whether a template has a place on an empty chip: its bursts do not meet one another on any unit.
+  [[nodiscard]] bool fits_alone(const Template& shape) const;
+
   /// What refused most of the starts from `start` on: the first question when something comes late.
   [[nodiscard]] std::string why_refused(const Template& shape, std::int64_t start);
   [[nodiscard]] std::int64_t ready_time(const Template& shape, PlacementId* cause = nullptr) const;
