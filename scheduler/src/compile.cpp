@@ -88,9 +88,15 @@ std::int64_t empty_interval(const std::vector<ScheduledStage>& kinds) {
 }
 
 /// Schedule all kinds for one interval, the shortest that the search finds for the stage with the longest windows.
-std::int64_t crowd(std::vector<ScheduledStage>& kinds, const CompileRequest& request, const Progress& progress) {
+/// @param bound  that no interval can beat: little more than it is where the search begins, if the windows leave slack
+std::int64_t crowd(std::vector<ScheduledStage>& kinds,
+                   const CompileRequest& request,
+                   std::int64_t bound,
+                   const Progress& progress) {
   constexpr std::int32_t kOrders = 32;
-  constexpr double kFirstSlack = 1.02;
+  constexpr double kOverBound = 1.096;
+  constexpr double kLeastSlack = 1.01;
+  constexpr double kFirstSlack = 1.035;
   constexpr double kStep = 1.01;
   const std::int32_t orders = request.search_orders > 0 ? request.search_orders : kOrders;
   std::vector<std::size_t> by_length(kinds.size());
@@ -98,11 +104,12 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds, const CompileRequest& req
   std::sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) {
     return windows_length(*kinds[a].lowering) > windows_length(*kinds[b].lowering);
   });
-  auto interval = static_cast<double>(windows_length(*kinds[by_length.front()].lowering)) * kFirstSlack;
+  const auto windows = static_cast<double>(windows_length(*kinds[by_length.front()].lowering));
+  double interval = std::clamp(static_cast<double>(bound) * kOverBound, windows * kLeastSlack, windows * kFirstSlack);
   std::vector<std::unique_ptr<Lowering>> scheduled(kinds.size());
   std::size_t done = 0;
   while (done < kinds.size()) {
-    const auto whole = static_cast<std::int64_t>(interval);
+    const std::int64_t whole = ceil_div(static_cast<std::int64_t>(interval), link_grid(request)) * link_grid(request);
     const std::size_t k = by_length[done];
     scheduled[k] = schedule_interval(kinds[k].lower, *kinds[k].lowering, whole, orders, request.seed + k);
     if (scheduled[k]) {
@@ -120,7 +127,7 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds, const CompileRequest& req
   for (std::size_t k = 0; k < kinds.size(); ++k) {
     kinds[k].lowering = std::move(scheduled[k]);
   }
-  return static_cast<std::int64_t>(interval);
+  return ceil_div(static_cast<std::int64_t>(interval), link_grid(request)) * link_grid(request);
 }
 
 std::string list_of(const std::vector<std::string>& lines) {
@@ -384,8 +391,9 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
       }
     }
   }
+  const std::int64_t bound = interval_lower_bound(request, shard, path, chosen.stages, hops);
   const std::int64_t interval =
-      request.objective == Objective::kLatency ? empty_interval(kinds) : crowd(kinds, request, progress);
+      request.objective == Objective::kLatency ? empty_interval(kinds) : crowd(kinds, request, bound, progress);
   program.initiation_interval = interval;
   program.plan = {.initiation_interval = interval,
                   .token_period = 0,
@@ -497,7 +505,7 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
     }
   }
   report.budget = typical_layer(kinds);
-  report.ii_lower_bound = interval_lower_bound(request, shard, path, chosen.stages, hops);
+  report.ii_lower_bound = bound;
   report.latency_lower_bound = latency_lower_bound(request, shard, path, chosen.stages, hops, return_hops);
   report.ends_cycles = program.token_latency - report.layers_cycles - report.hops_cycles;
   report.balance = busy_sum / static_cast<double>(chosen.stages.size()) / busy_most;

@@ -30,11 +30,12 @@ std::vector<Group> group_windows(const std::vector<Lowering::Window>& windows) {
   return out;
 }
 
-/// Phases of windows placed one after another round the interval, window 0 at `first`. The slack lies evenly between
-/// them: where every gap is as long as a reduction's three trips (about 80 cycles), vector work hardly waits for
-/// diagonals.
+/// Phases of windows placed one after another round the interval, window 0 at `first`. The slack lies behind them in
+/// the shares of `gaps` (per window): where a gap is as long as a reduction's three trips, about 80 cycles, vector work
+/// hardly waits for diagonals.
 std::vector<std::int64_t> phases_of(const std::vector<std::size_t>& order,
                                     const std::vector<Lowering::Window>& windows,
+                                    const std::vector<std::int64_t>& gaps,
                                     std::int64_t first,
                                     std::int64_t interval) {
   std::int64_t slack = interval;
@@ -43,11 +44,12 @@ std::vector<std::int64_t> phases_of(const std::vector<std::size_t>& order,
   }
   std::vector<std::int64_t> phases(windows.size(), 0);
   std::int64_t at = first;
-  const auto count = static_cast<std::int64_t>(order.size());
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::size_t window = order[static_cast<std::size_t>(i)];
-    phases[window] = (at + slack * i / count) % interval;
+  const std::int64_t all = std::accumulate(gaps.begin(), gaps.end(), std::int64_t{0});
+  std::int64_t before = 0;  // shares of the slack used up
+  for (const std::size_t window : order) {
+    phases[window] = (at + slack * before / all) % interval;
     at += windows[window].length;
+    before += gaps[window];
   }
   return phases;
 }
@@ -62,7 +64,7 @@ void learn_delays(std::vector<Group>& groups, const std::vector<Lowering::Window
       end = std::max(end, windows[i].start + windows[i].length);
     }
     const std::int64_t seen = windows[group.first].ready - end_before;
-    group.delay = std::max(seen + seen / 64 + kMargin, group.delay - (group.first == 0 ? 0 : group.delay / 32));
+    group.delay = group.first == 0 ? std::max(seen + kMargin, group.delay) : (3 * group.delay + seen + kMargin) / 4;
     end_before = end;
   }
 }
@@ -99,13 +101,14 @@ class Random {
 /// Orders by coarse latency: a local search from the natural order and from random ones.
 std::set<std::pair<std::int64_t, std::vector<std::size_t>>> rank_orders(const std::vector<Group>& groups,
                                                                         const std::vector<Lowering::Window>& windows,
+                                                                        const std::vector<std::int64_t>& gaps,
                                                                         std::int64_t interval,
                                                                         Random& random) {
-  constexpr std::int32_t kClimbs = 24;
-  constexpr std::int32_t kMoves = 600;
+  constexpr std::int32_t kClimbs = 64;
+  constexpr std::int32_t kMoves = 1200;
   std::set<std::pair<std::int64_t, std::vector<std::size_t>>> ranked;
   const auto cost = [&](const std::vector<std::size_t>& order) {
-    return coarse_latency(groups, windows, phases_of(order, windows, 0, interval), interval);
+    return coarse_latency(groups, windows, phases_of(order, windows, gaps, 0, interval), interval);
   };
   for (std::int32_t climb = 0; climb < kClimbs; ++climb) {
     std::vector<std::size_t> order(windows.size());
@@ -156,14 +159,26 @@ std::unique_ptr<Lowering> schedule_interval(const LowerStage& lower,
   if (windows.empty()) {
     return lower(Load::kLoaded, interval, {});
   }
+  constexpr std::size_t kSpread = 64;
   Random random(seed);
   std::unique_ptr<Lowering> found;
   std::int64_t shortest = 0;
   std::set<std::vector<std::int64_t>> tried;
   for (std::int32_t attempt = 0; attempt < orders; ++attempt) {
     Lowering::WindowPlan plan;
-    for (const auto& [coarse, order] : rank_orders(groups, windows, interval, random)) {
-      plan.phases = phases_of(order, windows, groups.front().delay, interval);
+    // What vector work takes depends on the windows round it: look at delays a little off the learned ones, too.
+    std::vector<Group> guessed = groups;
+    for (Group& group : guessed) {
+      group.delay = group.delay * static_cast<std::int64_t>(kSpread + random.below(kSpread / 4)) / (kSpread * 9 / 8);
+    }
+    std::vector<std::int64_t> gaps(windows.size(), 1);
+    if (attempt % 2 == 1) {
+      for (std::int64_t& gap : gaps) {
+        gap = static_cast<std::int64_t>(1 + random.below(4));
+      }
+    }
+    for (const auto& [coarse, order] : rank_orders(guessed, windows, gaps, interval, random)) {
+      plan.phases = phases_of(order, windows, gaps, guessed.front().delay, interval);
       if (tried.insert(plan.phases).second) {
         break;
       }

@@ -8,6 +8,11 @@ namespace lpu::scheduler {
 
 using node::OperatorPart;
 
+std::int64_t link_grid(const CompileRequest& request) {
+  constexpr std::int32_t kCrowdedBatch = 4;
+  return request.micro_batch < kCrowdedBatch ? 1 : request.chip.link_serialisation.count();
+}
+
 Lowering::Lowering(const CompileRequest& request,
                    const Shard& shard,
                    const ComputePath& path,
@@ -28,7 +33,7 @@ Lowering::Lowering(const CompileRequest& request,
       load_(load),
       plan_(std::move(plan)),
       batch_(request.micro_batch),
-      builder_(request.chip, period, memory_.scratch_slices()),
+      builder_(request.chip, period, memory_.scratch_slices(), period > 0 ? link_grid(request) : 1),
       first_free_(static_cast<std::size_t>(memory_.scratch_slices()), 0),
       entry_(std::move(entry)),
       exit_(std::move(exit)) {

@@ -110,6 +110,10 @@ inline constexpr std::int64_t kForever = 1'000'000'000'000;
 
 enum class Load : std::uint8_t { kEmpty, kLoaded };
 
+/// Grid of the vectors' starts on the links in a crowded interval, which must be a multiple of it: 1 while links have
+/// room.
+[[nodiscard]] std::int64_t link_grid(const CompileRequest& request);
+
 /// Lowers the blocks of one stage to bursts, in dependency order, and places them as it goes.
 class Lowering {
  public:
@@ -308,7 +312,7 @@ class Lowering {
   PlacementId place_window(const Template& shape, std::int64_t length, bool continues);
   void reserve_windows();
   /// Cycles that sums may wait in the accumulators for the epilogue to find its place.
-  [[nodiscard]] std::int64_t drain_slack() const { return 160 + 100 * batch_; }
+  [[nodiscard]] std::int64_t drain_slack() const { return 160 + 32 * batch_; }
 
   // --- outputs
   struct PlaceSide {
@@ -449,6 +453,9 @@ class Lowering {
                        std::int64_t earliest,
                        std::int64_t latest,
                        std::int64_t* departs);
+  PlacementId copy_across(const std::array<BufferId, 2>& rows,
+                          TensorId tensor_id,
+                          const std::vector<std::pair<LinkUse, std::int32_t>>& uses);
   PlacementId receive_row(const std::array<BufferId, 2>& rows,
                           TensorId tensor_id,
                           const std::vector<std::pair<LinkUse, std::int32_t>>& uses,

@@ -118,7 +118,9 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows,
                                   std::uint16_t transfer,
                                   std::int64_t arrival,
                                   PlacementId sent) {
-  // Into the link's hemisphere and, through the VXM, into the other one.
+  // Into the link's hemisphere and, through the VXM, into the other one. Where weights pass the VXM in a crowded
+  // interval, the copy is made later, from SRAM: it would find no cycle just then.
+  const bool copies_later = path_.widens && load_ == Load::kLoaded;
   const node::ChipSpec& chip = builder_.chip();
   LinkTable& table = builder_.links();
   std::string why = "the link's order";
@@ -138,7 +140,7 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows,
       const Lane inward{.hemisphere = hemisphere, .direction = Direction::kInward, .variable = value};
       const Lane outward{.hemisphere = other, .variable = copied};
       const BufferId near = rows[static_cast<std::size_t>(hemisphere)];
-      const BufferId far = rows[static_cast<std::size_t>(other)];
+      const BufferId far = copies_later ? -1 : rows[static_cast<std::size_t>(other)];
       Draft take = unit(Opcode::kReceive, stagger, hemisphere, use.link, 0);
       take.instruction.transfer = transfer;
       take.instruction.argument = static_cast<std::int32_t>(wait + stagger);
@@ -172,11 +174,42 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows,
       for (const auto& [use, row] : uses) {
         table.receive(use.link, arrival, arrival + wait + stagger++);
       }
-      return id;
+      return copies_later ? copy_across(rows, tensor_id, uses) : id;
     }
     why = builder_.why_refused(shape, arrival + wait);
   }
   throw NoSchedule("a hop's receive at cycle " + std::to_string(arrival) + ": " + why);
+}
+
+PlacementId Lowering::copy_across(const std::array<BufferId, 2>& rows,
+                                  TensorId tensor_id,
+                                  const std::vector<std::pair<LinkUse, std::int32_t>>& uses) {
+  const node::ChipSpec& chip = builder_.chip();
+  PlacementId last = -1;
+  for (const auto& [use, row] : uses) {
+    const auto from = static_cast<std::size_t>(chip.link_hemisphere[static_cast<std::size_t>(use.link)]);
+    const std::size_t to = 1 - from;
+    if (rows[to] < 0) {
+      continue;
+    }
+    Template shape;
+    shape.part = OperatorPart::kHop;
+    const VariableId value = shape.value(1);
+    const VariableId copied = shape.value(1);
+    const Lane inward{.hemisphere = kHemispheres[from], .direction = Direction::kInward, .variable = value};
+    const Lane outward{.hemisphere = kHemispheres[to], .variable = copied};
+    shape.drafts.push_back(read_row(builder_, rows[from], row, 0, chip.vxm_position, inward));
+    Draft copy = unit(Opcode::kCopy, 0, kHemispheres[from], 14, 1);
+    add(copy, operand(OperandKind::kIn, inward, {tensor_id, row}, 0), value);
+    add(copy, operand(OperandKind::kOut, outward, {tensor_id, row}, position_of(builder_, rows[to])), copied);
+    shape.drafts.push_back(std::move(copy));
+    shape.drafts.push_back(write_row(builder_, rows[to], row, chip.vxm_latency.count(), chip.vxm_position, outward));
+    for (Draft& draft : shape.drafts) {
+      draft.positions = use.positions;
+    }
+    last = builder_.place(shape);
+  }
+  return last;
 }
 
 void Lowering::exit_own(Gathered& out, const Gathered& value, const Gathered* update, std::int64_t earliest) {

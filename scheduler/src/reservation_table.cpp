@@ -230,9 +230,10 @@ bool ReservationTable::try_stream(const Instruction& in, std::int64_t start, con
   return is_free;
 }
 
-LinkTable::LinkTable(const node::ChipSpec& chip, std::int64_t period)
+LinkTable::LinkTable(const node::ChipSpec& chip, std::int64_t period, std::int64_t grid)
     : chip_(&chip),
       period_(period),
+      grid_(grid),
       sent_(static_cast<std::size_t>(chip.links())),
       received_(static_cast<std::size_t>(chip.links())) {}
 
@@ -272,6 +273,7 @@ std::int64_t LinkTable::start_of(std::int32_t link, std::int64_t push) const {
       start = std::max(start, out + service);
     }
   });
+  is_legal = is_legal && start % grid_ == 0;
   std::int32_t queued = 1;
   for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out, bool is_own) {
     if (in > push) {

@@ -60,7 +60,8 @@ class ReservationTable {
 /// Starts are max(push, previous start + serialisation); a vector is accepted only where no earlier decision moves.
 class LinkTable {
  public:
-  LinkTable(const node::ChipSpec& chip, std::int64_t period);
+  /// @param grid  starts are multiples of it: without, vectors of many tokens leave gaps that no other fits in
+  LinkTable(const node::ChipSpec& chip, std::int64_t period, std::int64_t grid = 1);
 
   /// Start on the wire of a vector pushed at `push`, or -1 when the queue would overflow or another vector would move.
   [[nodiscard]] std::int64_t start_of(std::int32_t link, std::int64_t push) const;
@@ -76,6 +77,7 @@ class LinkTable {
   };
   const node::ChipSpec* chip_;
   std::int64_t period_;
+  std::int64_t grid_;
   std::vector<std::vector<Passage>> sent_;
   std::vector<std::vector<Passage>> received_;
 };

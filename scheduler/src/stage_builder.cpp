@@ -20,8 +20,15 @@ constexpr std::int64_t kRefusalsCounted = 256;
 constexpr std::int64_t kHorizon = 60'000;  // starts tried in an empty machine: more than the longest window is a bug
 }  // namespace
 
-StageBuilder::StageBuilder(const node::ChipSpec& chip, std::int64_t period, std::int32_t scratch_slices)
-    : chip_(chip), period_(period), scratch_slices_(scratch_slices), table_(chip, period), links_(chip, period) {
+StageBuilder::StageBuilder(const node::ChipSpec& chip,
+                           std::int64_t period,
+                           std::int32_t scratch_slices,
+                           std::int64_t link_grid)
+    : chip_(chip),
+      period_(period),
+      scratch_slices_(scratch_slices),
+      table_(chip, period),
+      links_(chip, period, link_grid) {
   program_.registers.emplace_back();
 }
 
@@ -314,8 +321,9 @@ std::string StageBuilder::why_refused(const Template& shape, std::int64_t start)
         const Instruction& in = draft.instruction;
         const StreamOperand& first = in.operands[0];
         why = std::string(node::info(in.opcode).name) + " on unit " + std::to_string(in.index) + " of hemisphere " +
-              std::to_string(static_cast<int>(in.hemisphere)) + " (" + program_.tensors[first.tensor].name + " row " +
-              std::to_string(first.row) + ", counts " + std::to_string(in.count[0]) + " x " +
+              std::to_string(static_cast<int>(in.hemisphere)) + " (" +
+              (first.tensor < program_.tensors.size() ? program_.tensors[first.tensor].name : std::string("a value")) +
+              " row " + std::to_string(first.row) + ", counts " + std::to_string(in.count[0]) + " x " +
               std::to_string(in.count[1]) + " x " + std::to_string(in.count[2]) + ", periods " +
               std::to_string(in.period[0]) + ", " + std::to_string(in.period[1]) + ")";
         break;

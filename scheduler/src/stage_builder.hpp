@@ -94,7 +94,10 @@ struct Template {
 class StageBuilder {
  public:
   /// @param period  initiation interval to schedule for; 0: one iteration in an empty machine
-  StageBuilder(const node::ChipSpec& chip, std::int64_t period, std::int32_t scratch_slices);
+  StageBuilder(const node::ChipSpec& chip,
+               std::int64_t period,
+               std::int32_t scratch_slices,
+               std::int64_t link_grid = 1);
 
   TensorId tensor(node::Tensor tensor);
   [[nodiscard]] const node::Tensor& tensor_at(TensorId id) const { return program_.tensors[id]; }
