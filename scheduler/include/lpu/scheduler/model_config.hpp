@@ -2,11 +2,13 @@
 #include <cstdint>
 #include <string>
 
+#include "lpu/node/stored_type.hpp"
+
 namespace lpu::scheduler {
 
 enum class ModelFamily : std::uint8_t { kLlama, kMistral, kMixtral };
 enum class RopeScaling : std::uint8_t { kNone, kLinear, kLlama3 };
-enum class StoredType : std::uint8_t { kFloat32, kBfloat16, kFloat16 };
+using node::StoredType;
 
 /// Rotary embedding, as Hugging Face `rope_theta` / `rope_scaling` / `rope_parameters` state it.
 struct RopeConfig {
