@@ -14,6 +14,7 @@
 #include "lpu/interconnect/route.hpp"
 #include "lpu/interconnect/topology.hpp"
 #include "lpu/node/quantity.hpp"
+#include "lpu/scheduler/model_preset.hpp"
 #include "partition.hpp"
 #include "placement.hpp"
 #include "report.hpp"
@@ -138,8 +139,14 @@ std::string list_of(const std::vector<std::string>& lines) {
   return out;
 }
 
+/// Columns of the widest product that must stand in one place (plane, or plane pair).
+std::int64_t place_columns(const CompileRequest& request) {
+  return make_path(request.compute, request.kv, request.chip).tile_columns;
+}
+
 /// Everything about the request that no program exists for, at once.
 void check_request(const CompileRequest& request) {
+  check_model(request.model, "model.");
   std::vector<std::string> faults;
   const auto complain = [&](bool is_fault, const std::string& what) {
     if (is_fault) {
@@ -152,20 +159,30 @@ void check_request(const CompileRequest& request) {
   complain(request.kv != expected,
            "kv: found another type than the compute path's; expected int8 with w8a8, fp16 with w8a16 and fp16, fp32 "
            "with fp32ref");
-  complain(request.model.head_dim > request.chip.mxm_columns / (request.compute == Compute::kW8A8 ? 1 : 2),
-           "head_dim: found " + std::to_string(request.model.head_dim) + "; expected at most a tile's columns, " +
-               std::to_string(request.chip.mxm_columns / (request.compute == Compute::kW8A8 ? 1 : 2)));
+  for (const auto& [name, columns] :
+       {std::pair("head_dim", request.model.head_dim), std::pair("experts", request.model.experts)}) {
+    complain(columns > place_columns(request),
+             std::string(name) + ": found " + std::to_string(columns) + "; expected at most a tile's columns, " +
+                 std::to_string(place_columns(request)));
+  }
   complain(request.micro_batch < 1 || request.micro_batch > 32,
            "micro-batch: found " + std::to_string(request.micro_batch) + "; expected 1 to 32");
-  complain(request.context < 1, "context: found " + std::to_string(request.context) + "; expected at least 1");
+  complain(request.context < 1 || request.context > request.model.max_position,
+           "context: found " + std::to_string(request.context) + "; expected 1 to the model's " +
+               std::to_string(request.model.max_position) + " positions");
+  complain(request.users && *request.users < 1,
+           "users: found " + std::to_string(request.users.value_or(0)) + "; expected at least 1");
+  complain(request.chips < 0 || request.chips > interconnect::kChipsMost,
+           "chips: found " + std::to_string(request.chips) + "; expected 1 to " +
+               std::to_string(interconnect::kChipsMost) + ", or 0 for the fewest that do");
   if (request.tensor_parallel) {
     const std::int32_t tp = *request.tensor_parallel;
     complain(tp < 1 || tp > 8 || (tp & (tp - 1)) != 0,
              "tp: found " + std::to_string(tp) + "; expected 1, 2, 4 or 8 (chips of one node)");
-    complain(request.pipeline_parallel && request.chips > 0 && tp * *request.pipeline_parallel > request.chips,
-             "tp x pp: found " + std::to_string(tp * *request.pipeline_parallel) + " chips; expected at most " +
-                 std::to_string(request.chips));
   }
+  const std::int64_t wanted = std::int64_t{request.tensor_parallel.value_or(1)} * request.pipeline_parallel.value_or(1);
+  complain(request.chips > 0 && wanted > request.chips,
+           "tp x pp: found " + std::to_string(wanted) + " chips; expected at most " + std::to_string(request.chips));
   if (request.pipeline_parallel) {
     complain(*request.pipeline_parallel < 1 || *request.pipeline_parallel > 3 * request.model.layers,
              "pp: found " + std::to_string(*request.pipeline_parallel) + "; expected 1 to " +
@@ -231,8 +248,9 @@ std::optional<Partitioning> evaluate(const CompileRequest& request,
   return out;
 }
 
-Partitioning partition(const CompileRequest& request, const ComputePath& path) {
-  std::optional<Partitioning> best;
+/// Every partition that fits by the model, the cheapest first.
+std::vector<Partitioning> rank_partitions(const CompileRequest& request, const ComputePath& path) {
+  std::vector<Partitioning> out;
   for (const std::int32_t tp : {1, 2, 4, 8}) {
     if ((request.tensor_parallel && *request.tensor_parallel != tp) || tp > request.chips) {
       continue;
@@ -240,31 +258,20 @@ Partitioning partition(const CompileRequest& request, const ComputePath& path) {
     const std::int32_t nodes = request.chips / 8;
     const std::int32_t groups = nodes * (8 / tp) + request.chips % 8 / tp;
     const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
-    std::vector<std::int32_t> degrees;
-    if (request.pipeline_parallel) {
-      degrees.push_back(*request.pipeline_parallel);
-    } else {
-      for (std::int32_t pp = 1; pp <= most; ++pp) {
-        const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0;
-        if (is_natural) {
-          degrees.push_back(pp);
-        }
-      }
-    }
-    for (const std::int32_t pp : degrees) {
-      if (pp > most) {
+    for (std::int32_t pp = request.pipeline_parallel.value_or(1); pp <= request.pipeline_parallel.value_or(most);
+         ++pp) {
+      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0;
+      if (pp > most || !(request.pipeline_parallel || is_natural)) {
         continue;
       }
-      const std::optional<Partitioning> found = evaluate(request, path, tp, pp);
-      if (found && (!best || found->cost < best->cost)) {
-        best = found;
+      if (std::optional<Partitioning> found = evaluate(request, path, tp, pp)) {
+        out.push_back(std::move(*found));
       }
     }
   }
-  if (!best) {
-    throw DoesNotFit("", 0);
-  }
-  return *best;
+  std::stable_sort(
+      out.begin(), out.end(), [](const Partitioning& a, const Partitioning& b) { return a.cost < b.cost; });
+  return out;
 }
 
 std::string shortage(const CompileRequest& request, std::int32_t smallest) {
@@ -295,9 +302,13 @@ std::int32_t smallest_chips(const CompileRequest& request) {
   const ComputePath path = make_path(request.compute, request.kv, request.chip);
   std::int32_t best = 0;
   for (const std::int32_t tp : {1, 2, 4, 8}) {
+    if (tp != request.tensor_parallel.value_or(tp)) {
+      continue;
+    }
     // Fewest stages that fit: memory shrinks as stages are added, so bisect.
-    std::int32_t low = 0;
-    auto high = static_cast<std::int32_t>(3 * request.model.layers);
+    const auto most = static_cast<std::int32_t>(3 * request.model.layers);
+    std::int32_t high = request.pipeline_parallel.value_or(most);
+    std::int32_t low = request.pipeline_parallel ? high - 1 : 0;
     if (!evaluate(request, path, tp, high)) {
       continue;
     }
@@ -315,21 +326,12 @@ std::int32_t smallest_chips(const CompileRequest& request) {
   return best;
 }
 
-Compiled compile(const CompileRequest& given, const Progress& progress) {
-  CompileRequest request = given;
-  check_request(request);
-  const ComputePath path = make_path(request.compute, request.kv, request.chip);
-  if (request.chips == 0) {
-    request.chips = smallest_chips(request);
-  }
-  Partitioning chosen;
-  try {
-    chosen = partition(request, path);
-  } catch (const DoesNotFit&) {
-    CompileRequest any = request;
-    const std::int32_t smallest = smallest_chips(any);
-    throw DoesNotFit(shortage(request, smallest), smallest);
-  }
+namespace {
+
+Compiled build(const CompileRequest& request,
+               const ComputePath& path,
+               const Partitioning& chosen,
+               const Progress& progress) {
   const interconnect::Topology topology = interconnect::make_topology(request.chip, request.chips);
   const Shard shard = make_shard(request.model, chosen.tensor_parallel, request.chip);
   const std::vector<std::vector<std::int32_t>> groups =
@@ -513,6 +515,33 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   report.users_saturating =
       static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
   return out;
+}
+
+}  // namespace
+
+Compiled compile(const CompileRequest& given, const Progress& progress) {
+  constexpr std::size_t kTries = 8;
+  CompileRequest request = given;
+  check_request(request);
+  const ComputePath path = make_path(request.compute, request.kv, request.chip);
+  if (request.chips == 0) {
+    request.chips = smallest_chips(request);
+  }
+  const std::vector<Partitioning> partitions = rank_partitions(request, path);
+  if (partitions.empty()) {
+    const std::int32_t smallest = smallest_chips(given);
+    throw DoesNotFit(shortage(request, smallest), smallest);
+  }
+  // The model of the fit knows neither cables nor what scratch a schedule takes: the cheapest that can be built.
+  for (std::size_t i = 0;; ++i) {
+    try {
+      return build(request, path, partitions[i], progress);
+    } catch (const node::InputError&) {
+      if (i + 1 == std::min(partitions.size(), kTries)) {
+        throw;
+      }
+    }
+  }
 }
 
 }  // namespace lpu::scheduler

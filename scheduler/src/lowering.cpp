@@ -37,6 +37,9 @@ Lowering::Lowering(const CompileRequest& request,
       first_free_(static_cast<std::size_t>(memory_.scratch_slices()), 0),
       entry_(std::move(entry)),
       exit_(std::move(exit)) {
+  // Values of four bytes fill a slice group: two operands of a pass then share their slices, one in two cycles each.
+  constexpr std::int32_t kSlicesOfAnOperand = 2;
+  pass_period_ = path.wire_bytes > kSlicesOfAnOperand ? 2 : 1;
   const std::int64_t experts = request.model.experts;
   expert_slots_ = static_cast<std::int32_t>(
       request.experts == ExpertMode::kAll ? experts
@@ -63,7 +66,7 @@ void Lowering::declare_all() {
       case Block::kGateUp:
         block.push_back(declare("gate_up", slot, linears.gate_up, experts));
         if (experts > 0) {
-          block.push_back(declare("router", slot, linears.router, 0));
+          block.push_back(declare("router", slot, in_one_place(linears.router, path_), 0));
         }
         break;
       case Block::kDown:

@@ -169,6 +169,11 @@ LayerLinears layer_linears(const ModelConfig& model, const Shard& shard, const C
   return out;
 }
 
+Linear in_one_place(Linear linear, const ComputePath& path) {
+  linear.columns *= path.pairs_planes ? 2 : 4;
+  return linear;
+}
+
 Linear head_linear(const Shard& shard, const ComputePath& path) {
   return {.tiles = shard.tiles(shard.hidden),
           .columns = shard.vocabulary.elements,
@@ -207,7 +212,8 @@ std::int64_t block_cycles(const CompileRequest& request, const Shard& shard, con
              std::int64_t{shard.kv_heads} * request.micro_batch * kv.rounds * (kv.key_cycles + kv.value_cycles);
     }
     case Block::kGateUp:
-      return installs * busy(linears.gate_up) + (request.model.experts > 0 ? busy(linears.router) : 0);
+      return installs * busy(linears.gate_up) +
+             (request.model.experts > 0 ? busy(in_one_place(linears.router, path)) : 0);
     case Block::kDown:
       return installs * busy(linears.down);
   }
@@ -230,7 +236,8 @@ StageMemory stage_memory(const CompileRequest& request,
         break;
       }
       case Block::kGateUp:
-        out.weight_stripes += experts * stored_rows(linears.gate_up, path) + stored_rows(linears.router, path);
+        out.weight_stripes +=
+            experts * stored_rows(linears.gate_up, path) + stored_rows(in_one_place(linears.router, path), path);
         break;
       case Block::kDown:
         out.weight_stripes += experts * stored_rows(linears.down, path);

@@ -88,6 +88,9 @@ struct LayerLinears {
   Linear qkv, output, gate_up, down, router;
 };
 [[nodiscard]] LayerLinears layer_linears(const ModelConfig& model, const Shard& shard, const ComputePath& path);
+/// The matrix widened so that one plane (or pair) holds all its columns: a token's results are then one row of its sum.
+/// What the other places install is computed and discarded.
+[[nodiscard]] Linear in_one_place(Linear linear, const ComputePath& path);
 [[nodiscard]] Linear head_linear(const Shard& shard, const ComputePath& path);
 
 /// K^T and V of one KV head, one user, one layer: positions dealt over the planes.

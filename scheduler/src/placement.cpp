@@ -1,12 +1,23 @@
 #include "placement.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include "lpu/interconnect/route.hpp"
 #include "lpu/node/error.hpp"
 
 namespace lpu::scheduler {
+
+namespace {
+
+/// Whole TP groups that a node holds; 0 behind the last.
+std::int32_t groups_on(const interconnect::Topology& topology, std::int32_t tensor_parallel, std::int32_t node) {
+  const std::int32_t left = topology.chips - node * topology.chips_per_node;
+  return std::clamp(left, 0, topology.chips_per_node) / tensor_parallel;
+}
+
+}  // namespace
 
 std::vector<std::vector<std::int32_t>> place_groups(const interconnect::Topology& topology,
                                                     std::int32_t tensor_parallel,
@@ -15,13 +26,19 @@ std::vector<std::vector<std::int32_t>> place_groups(const interconnect::Topology
   const std::int32_t node_chips = topology.chips_per_node;
   for (std::int32_t node = 0; static_cast<std::int32_t>(out.size()) < stages && node * node_chips < topology.chips;
        ++node) {
-    const std::int32_t here = std::min(node_chips, topology.chips - node * node_chips);
-    const std::int32_t groups = here / tensor_parallel;
-    for (std::int32_t i = 0; i < groups && static_cast<std::int32_t>(out.size()) < stages; ++i) {
-      const std::int32_t group = node % 2 == 0 ? i : groups - 1 - i;
+    const std::int32_t groups = groups_on(topology, tensor_parallel, node);
+    std::vector<std::int32_t> order(static_cast<std::size_t>(groups));
+    std::iota(order.begin(), order.end(), 0);
+    if (node % 2 == 1) {
+      std::reverse(order.begin(), order.end());
+    } else if (const std::int32_t next = groups_on(topology, tensor_parallel, node + 1); next > 0 && next < groups) {
+      // A last node of fewer chips begins at its highest group: end at the one that stands where it does.
+      std::rotate(order.begin() + next - 1, order.begin() + next, order.end());
+    }
+    for (std::size_t i = 0; i < order.size() && static_cast<std::int32_t>(out.size()) < stages; ++i) {
       std::vector<std::int32_t> chips;
       for (std::int32_t p = 0; p < tensor_parallel; ++p) {
-        chips.push_back(node * node_chips + group * tensor_parallel + p);
+        chips.push_back(node * node_chips + order[i] * tensor_parallel + p);
       }
       out.push_back(std::move(chips));
     }
@@ -56,9 +73,11 @@ HopPlan plan_hop(const interconnect::Topology& topology,
       return plan;
     }
   }
-  throw node::InputError("tp: found " + std::to_string(size) + "; chips " + std::to_string(from.front()) + " and " +
-                         std::to_string(to.front()) +
-                         " lead neighbouring stages that no cable joins at equal positions; expected a larger tp");
+  throw node::InputError(
+      "tp: found " + std::to_string(size) + "; chips " + std::to_string(from.front()) + " and " +
+      std::to_string(to.front()) +
+      " lead neighbouring stages that no cable joins at equal positions; expected a larger tp, fewer "
+      "stages or more chips");
 }
 
 std::vector<std::int32_t> slot_owners(const Shard& shard, std::int32_t position) {
