@@ -3,10 +3,11 @@
 
 usage: readme.py PROGRAM SOURCE_FOLDER README [--write]
 
-A fence that begins with ```sh is run by bash in a temporary folder that looks like the source folder after a build. Words
-behind "sh" say more: `exit=3` (else 0), `time=20` (seconds that it may take; else 60), `outside` (sets up or builds what is
-tested here: not run, but its scripts and presets must exist). A ```text fence right behind it is what stdout and stderr
-hold together: every line, except where a line `...` stands for any number of them. --write puts today's figures in.
+A fence that begins with ```sh is run by bash in a temporary folder that looks like the source folder after a build.
+Words behind "sh" say more: `exit=3` (else 0), `time=20` (seconds that it may take; else 60), `outside` (sets up or
+builds what is tested here: not run, but its scripts and presets must exist). A ```text fence right behind it is what
+stdout and stderr hold together: every line, except where a line `...` stands for any number of them. --write puts
+today's figures in.
 """
 import os
 import re
@@ -125,7 +126,8 @@ def check_outside(checks, source, block):
         words = command.split()
         preset = re.search(r"--preset (\S+)", command)
         if preset and words[0] in ("cmake", "ctest"):
-            listed = subprocess.run(["cmake", "--list-presets=all"], cwd=source, capture_output=True, text=True, timeout=30)
+            listed = subprocess.run(["cmake", "--list-presets=all"], cwd=source, capture_output=True, text=True,
+                                    timeout=30, check=False)
             checks.check(f'"{preset.group(1)}"' in listed.stdout, f"no CMake preset {preset.group(1)}: {command}")
         else:
             checks.check(os.access(os.path.join(source, words[0]), os.X_OK), f"no such script: {command}")
@@ -137,9 +139,10 @@ def run_block(checks, block):
     begin = time.monotonic()
     try:
         result = subprocess.run(["bash", "-euo", "pipefail", "-c", block.script], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=4 * budget, check=False)
+                                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=4 * budget,
+                                check=False)
     except subprocess.TimeoutExpired:
-        checks.check(False, f"line {block.line}: still at work after {4 * budget} s, {budget} s are stated: {block.script}")
+        checks.check(False, f"line {block.line}: at work after {4 * budget} s, {budget} s are stated: {block.script}")
         return []
     taken = time.monotonic() - begin
     print(f"line {block.line}: {taken:.1f} of {budget} s")
@@ -202,7 +205,8 @@ def main():
             if fresh is not None:
                 lines[block.shown_at] = fresh
             continue
-        checks.check(wrong is None, f"line {block.line}: shown, but not printed: {wrong}\n{again}\n" + "\n".join(real[:80]))
+        printed = "\n".join(real[:80])
+        checks.check(wrong is None, f"line {block.line}: shown, but not printed: {wrong}\n{again}\n{printed}")
     if writes:
         with open(readme, "w", encoding="utf-8") as file:
             file.write("\n".join(lines))
