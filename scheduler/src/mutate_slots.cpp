@@ -306,7 +306,16 @@ std::optional<Change> find_bank(const Ground& ground, Draw& draw) {
       break;
     }
   }
-  const std::int64_t cycle = hit.cycle_at(hit.first_position());
+  // The edit keeps every value of the burst that far: the first of them that runs into the same other one is seen.
+  std::int64_t cycle = hit.cycle_at(hit.first_position());
+  for (const std::size_t i : places) {
+    const Flow& kept = is_outward ? flows[i - 1] : flows[i];
+    const Flow& met = is_outward ? flows[i] : flows[i - 1];
+    const bool is_reached = is_outward ? met.low <= hit.low : met.high >= hit.high;
+    if (kept.instruction == longer.instruction && met.instruction == hit.instruction && is_reached) {
+      cycle = std::min(cycle, met.cycle_at(met.first_position()));
+    }
+  }
   const std::string why = name_of(view, longer.instruction) + " kept on stream " + std::to_string(longer.stream) +
                           " up to position " + std::to_string(hit.first_position()) + ", where " +
                           name_of(view, hit.instruction) + " puts its own value in cycle " + std::to_string(cycle);

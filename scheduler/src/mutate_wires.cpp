@@ -56,6 +56,23 @@ std::optional<Change> find_link(const Ground& ground, Draw& draw) {
   return std::nullopt;
 }
 
+/// The other bursts that carry parts of the same transfer: what is missing of it may be counted at any of them.
+[[nodiscard]] std::vector<std::int32_t> other_parts(const TextView& view, std::int32_t number) {
+  std::vector<std::int32_t> out;
+  for (std::int32_t i = 0; i < view.size(); ++i) {
+    if (i != number && view.at(i).opcode == view.at(number).opcode && view.at(i).transfer == view.at(number).transfer) {
+      out.push_back(i);
+    }
+  }
+  return out;
+}
+
+void add_witnesses(Planted& planted, const TextEditor& editor, const std::vector<std::int32_t>& numbers) {
+  for (const std::int32_t number : numbers) {
+    planted.witnesses.push_back({.chip = -1, .cycle = -1, .instruction = editor.index_of(number)});
+  }
+}
+
 [[nodiscard]] std::optional<Change> drop(const Ground& ground, Draw& draw, Opcode opcode) {
   const TextView& view = ground.view;
   for (const std::int32_t number : draw.round(view.size())) {
@@ -66,10 +83,11 @@ std::optional<Change> find_link(const Ground& ground, Draw& draw) {
     const std::vector<FaultSite> ends = other_ends(ground, instruction);
     const auto takers = view.consumers(number);
     const std::string why = name_of(view, number) + " of cycle " + std::to_string(instruction.start) + " removed";
-    return [=](TextEditor& editor, Planted& planted) {
+    return [=, parts = other_parts(view, number)](TextEditor& editor, Planted& planted) {
       editor.erase(number);
       planted.site = {};
       planted.witnesses = ends;
+      add_witnesses(planted, editor, parts);
       for (const auto& [taker, cycle] : takers) {
         planted.witnesses.push_back({.chip = -1, .cycle = cycle, .instruction = editor.index_of(taker)});
       }
@@ -132,10 +150,11 @@ std::optional<Change> find_wrong_peer(const Ground& ground, Draw& draw) {
     }
     const std::string why = name_of(view, number) + " on link " + std::to_string(edited.index) + " instead of " +
                             std::to_string(view.at(number).index);
-    return [=](TextEditor& editor, Planted& planted) {
+    return [=, parts = other_parts(view, number)](TextEditor& editor, Planted& planted) {
       editor.replace(number, edited);
       planted.site = {.chip = -1, .cycle = edited.start, .instruction = editor.index_of(number)};
       planted.witnesses = ends;
+      add_witnesses(planted, editor, parts);
       planted.description = why;
     };
   }
@@ -178,10 +197,12 @@ std::optional<Change> find_wrong_length(const Ground& ground, Draw& draw) {
     }
     const std::string why = name_of(view, number) + ": " + std::to_string(edited.count[loop]) + " turns of loop " +
                             std::to_string(loop) + " instead of " + std::to_string(edited.count[loop] + 1);
-    return [=, ends = other_ends(ground, edited)](TextEditor& editor, Planted& planted) {
+    return [=, ends = other_ends(ground, edited), parts = other_parts(view, number)](TextEditor& editor,
+                                                                                     Planted& planted) {
       editor.replace(number, edited);
       planted.site = {.chip = -1, .cycle = -1, .instruction = editor.index_of(number)};
       planted.witnesses = ends;
+      add_witnesses(planted, editor, parts);
       planted.description = why;
     };
   }

@@ -1,62 +1,35 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <optional>
 #include <random>
 #include <type_traits>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "lpu/cluster/run_program.hpp"
-#include "lpu/node/error.hpp"
 #include "lpu/scheduler/mutate.hpp"
 #include "lpu/scheduler/verify.hpp"
 #include "lpu/scheduler/well_formed.hpp"
+#include "planted.hpp"
 #include "rich_program.hpp"
+#include "run_checked.hpp"
 #include "test_program.hpp"
 
 // The run with all checks against two witnesses that share no code with it: mutations with a known fault, and verify().
 namespace lpu {
 namespace {
 
-std::optional<node::Violation> run_checked(const scheduler::ClusterProgram& program,
-                                           std::int32_t users,
-                                           std::int64_t tokens) {
-  cluster::RunOptions options;
-  options.users = users;
-  options.tokens = tokens;
-  options.checks = cluster::Checks::kAll;
-  try {
-    (void)cluster::run_program(program, options);
-  } catch (const node::ScheduleViolation& violation) {
-    return violation.violation();
-  }
-  return std::nullopt;
-}
-
-/// A fault without a place of its own (a budget) is at any; else chip and instruction must be those of one place.
-bool is_named(const node::Violation& violation, const scheduler::Planted& planted) {
-  const auto is_at = [&](const scheduler::FaultSite& site) {
-    return (site.chip < 0 || site.chip == violation.chip) &&
-           (site.instruction < 0 || site.instruction == violation.instruction) &&
-           (site.chip >= 0 || site.instruction >= 0);
-  };
-  const bool has_place = planted.site.chip >= 0 || planted.site.instruction >= 0 || !planted.witnesses.empty();
-  return !has_place || is_at(planted.site) || std::any_of(planted.witnesses.begin(), planted.witnesses.end(), is_at);
-}
-
 TEST(ChecksProperty, EveryMutationStopsTheRunWhereItWasPlanted) {
   const scheduler::ClusterProgram program =
       test::RichProgram({.stages = 2, .group = 4, .phases = 2, .vectors = 3}).program();
-  ASSERT_FALSE(run_checked(program, program.user_slots, 2).has_value());
+  ASSERT_FALSE(test::run_checked(program, program.user_slots, 2).has_value());
   for (const scheduler::MutationKind& kind : scheduler::mutation_table()) {
     for (std::uint64_t seed = 0; seed < 20; ++seed) {
       const scheduler::Mutant mutant = scheduler::mutate(program, kind.name, seed);
-      const auto violation = run_checked(mutant.program, 1, 8);
+      const auto violation = test::run_checked(mutant.program, 1, 8);
       ASSERT_TRUE(violation.has_value()) << kind.name << ", seed " << seed << ": " << mutant.planted.description;
       EXPECT_GE(violation->chip, 0) << kind.name << ", seed " << seed << ": " << violation->message();
-      EXPECT_TRUE(is_named(*violation, mutant.planted))
+      EXPECT_TRUE(test::is_named(*violation, mutant.planted))
           << kind.name << ", seed " << seed << ": " << mutant.planted.description
           << "; found: " << violation->message();
     }
@@ -130,7 +103,7 @@ TEST(ChecksProperty, RunAndVerifyAgreeOnRandomEdits) {
       continue;
     }
     const std::vector<node::Violation> proved = scheduler::verify(program);
-    const auto violation = run_checked(program, program.user_slots, 3);
+    const auto violation = test::run_checked(program, program.user_slots, 3);
     EXPECT_EQ(proved.empty(), !violation.has_value())
         << "seed " << seed << ", program " << seed % programs.size() << ": " << what
         << "; verify: " << (proved.empty() ? "legal" : proved[0].message())

@@ -10,6 +10,7 @@
 #include "lpu/scheduler/program_file.hpp"
 #include "lpu/scheduler/verify.hpp"
 #include "lpu/scheduler/well_formed.hpp"
+#include "planted.hpp"
 #include "rich_program.hpp"
 
 namespace lpu::scheduler {
@@ -24,19 +25,6 @@ namespace {
 /// One program with a place for every kind.
 [[nodiscard]] ClusterProgram rich() {
   return test::RichProgram({.stages = 2, .group = 3, .phases = 3, .fillers = 3, .copies = 2}).program();
-}
-
-/// Whether a breach is at one of the sites of what was planted.
-[[nodiscard]] bool is_at(const node::Violation& found, const FaultSite& site) {
-  return (site.chip < 0 || found.chip == site.chip) && (site.cycle < 0 || found.cycle == site.cycle) &&
-         (site.instruction < 0 || found.instruction == site.instruction);
-}
-[[nodiscard]] bool is_planted(const node::Violation& found, const Planted& planted) {
-  if (is_at(found, planted.site)) {
-    return true;
-  }
-  return std::any_of(
-      planted.witnesses.begin(), planted.witnesses.end(), [&](const FaultSite& site) { return is_at(found, site); });
 }
 
 TEST(Mutate, HasTheKindsOfTheTable) {
@@ -66,7 +54,7 @@ TEST_P(MutateKind, PlantsAFaultThatVerifyNames) {
     const auto found = verify(mutant.program, 1000);
     ASSERT_FALSE(found.empty()) << trace;
     EXPECT_TRUE(std::any_of(
-        found.begin(), found.end(), [&](const node::Violation& one) { return is_planted(one, mutant.planted); }))
+        found.begin(), found.end(), [&](const node::Violation& one) { return test::is_planted(one, mutant.planted); }))
         << trace << "\n  first found: " << found[0].message();
     EXPECT_GE(found[0].chip, 0) << trace;
     different.insert(listing(mutant.program));
