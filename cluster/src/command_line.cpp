@@ -63,6 +63,7 @@ constexpr VerbRow kVerbs[] = {
      "execute in lockstep in the timing plane, no weights loaded",
      "  lpu_cluster run --model llama-3-8b --tokens 8\n"
      "  lpu_cluster run --program llama.lpuprog --tokens 32 --json\n"
+     "  mpirun -np 64 lpu_cluster run --model llama-2-70b --chips 576 --users 64\n"
      "  lpu_cluster run --program llama.lpuprog --set link.flight=218cycles\n"},
     {Verb::kMutate,
      "mutate",
@@ -135,6 +136,7 @@ constexpr FlagRow kFlags[] = {
      bit(Verb::kInspect)},
     {"tokens", "N", "8", "", "1 to 1000000 tokens", "decode steps of each user", bit(Verb::kRun)},
     {"no-verify", "", "", "", "", "check every burst while it runs instead", bit(Verb::kRun)},
+    {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun)},
     {"most", "N", "1", "", "1 to 1000000 breaches", "stop after so many", bit(Verb::kVerify)},
     {"kind", "NAME", "", "none", "see --list", "the fault to plant", bit(Verb::kMutate)},
     {"list", "", "", "", "", "the kinds of faults; with FILE: which apply", bit(Verb::kMutate)},

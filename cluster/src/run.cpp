@@ -1,11 +1,9 @@
 #include "lpu/cluster/run.hpp"
 
-#include <cstdlib>
 #include <exception>
 #include <new>
 #include <span>
 #include <string>
-#include <string_view>
 
 #include <boost/json.hpp>
 
@@ -13,7 +11,10 @@
 #include "configuration.hpp"
 #include "console.hpp"
 #include "json_output.hpp"
+#include "lockstep.hpp"
 #include "lpu/node/error.hpp"
+#include "mpi_session.hpp"
+#include "rank_group.hpp"
 #include "verbs.hpp"
 #include "version.hpp"
 
@@ -21,16 +22,6 @@ namespace lpu::cluster {
 namespace {
 
 using node::ExitCode;
-
-/// Under a launcher every rank runs this program; the verbs of one rank are done, and print, on rank 0 alone.
-bool is_idle_rank() {
-  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK"}) {
-    if (const char* rank = std::getenv(variable)) {  // NOLINT(concurrency-mt-unsafe): before any thread starts
-      return std::string_view(rank) != "0";
-    }
-  }
-  return false;
-}
 
 void print_version(const CommandLine& line, const Console& console) {
   if (console.is_json()) {
@@ -51,7 +42,7 @@ void print_configuration(const CommandLine& line, const Console& console) {
   console.print_line(pretty(out));
 }
 
-ExitCode do_verb(const CommandLine& line, const Console& console) {
+ExitCode do_verb(const CommandLine& line, const Console& console, RankGroup* group) {
   switch (*line.verb) {
     case Verb::kList:
       return list_presets(line, console);
@@ -64,7 +55,7 @@ ExitCode do_verb(const CommandLine& line, const Console& console) {
     case Verb::kInspect:
       return inspect_program(line, console);
     case Verb::kRun:
-      return run_in_lockstep(line, console);
+      return run_in_lockstep(line, console, group);
     case Verb::kMutate:
       return mutate_program(line, console);
     case Verb::kAssemble:
@@ -73,57 +64,119 @@ ExitCode do_verb(const CommandLine& line, const Console& console) {
   return ExitCode::kBug;
 }
 
-ExitCode do_line(const CommandLine& line) {
-  const Console console(line.has("json") ? OutputForm::kJson : OutputForm::kText,
-                        line.has("quiet") ? Verbosity::kQuiet : Verbosity::kNormal,
-                        line.value("log-level"));
-  if (line.has("help")) {
-    console.print(help(line.verb));
-    return ExitCode::kDone;
-  }
-  if (line.has("version")) {
-    print_version(line, console);
-    return ExitCode::kDone;
-  }
-  if (!line.verb) {
-    console.print(help(std::nullopt));
-    return ExitCode::kInput;
-  }
-  if (line.has("print-config")) {
-    print_configuration(line, console);
-    return ExitCode::kDone;
-  }
-  return do_verb(line, console);
+Console make_console(const CommandLine& line) {
+  return {line.has("json") ? OutputForm::kJson : OutputForm::kText,
+          line.has("quiet") ? Verbosity::kQuiet : Verbosity::kNormal,
+          line.value("log-level")};
 }
 
-int report(ExitCode code, const std::string& message) {
-  complain(message);
-  return static_cast<int>(code);
+/// Help, version and the like, or no verb at all: nothing is executed.
+bool only_talks(const CommandLine& line) {
+  return !line.verb || line.has("help") || line.has("version") || line.has("print-config");
+}
+
+ExitCode talk(const CommandLine& line, const Console& console) {
+  if (line.has("help")) {
+    console.print(help(line.verb));
+  } else if (line.has("version")) {
+    print_version(line, console);
+  } else if (!line.verb) {
+    console.print(help(std::nullopt));
+    return ExitCode::kInput;
+  } else {
+    print_configuration(line, console);
+  }
+  return ExitCode::kDone;
+}
+
+/// What is wrong, as one line and an exit code. To be called in a handler.
+Failure describe_error() {
+  const auto failure = [](ExitCode code, const std::string& message) {
+    return Failure{.exit_code = static_cast<std::int32_t>(code), .message = message};
+  };
+  try {
+    throw;
+  } catch (const node::InputError& error) {
+    return failure(ExitCode::kInput, error.what());
+  } catch (const node::ScheduleViolation& error) {
+    Failure out = failure(ExitCode::kScheduleViolation, error.what());
+    out.chip = error.violation().chip;
+    out.cycle = error.violation().cycle;
+    return out;
+  } catch (const node::EnvironmentError& error) {
+    return failure(ExitCode::kEnvironment, error.what());
+  } catch (const std::bad_alloc&) {
+    return failure(ExitCode::kEnvironment, "memory: found none left; expected room for the program");
+  } catch (const node::BugError& error) {
+    return failure(ExitCode::kBug, std::string("a broken invariant of ours: ") + error.what());
+  } catch (const std::exception& error) {
+    return failure(ExitCode::kBug, std::string("an unexpected error: ") + error.what());
+  } catch (const Stopped& stopped) {
+    return Failure{.exit_code = 128 + stopped.signal, .message = "ended by a signal before the start"};
+  }
+}
+
+int complain_and_exit(const Failure& failure) {
+  complain(failure.message);
+  return failure.exit_code;
+}
+
+/// A verb that all ranks take part in.
+int do_on_ranks(const CommandLine& line, const Launch& launch) {
+  const MpiSession session;
+  check_launch(launch, MpiSession::ranks());
+  const Console console = make_console(line);
+  RankGroup group(version() + " " + commit(), console);
+  try {
+    const ExitCode code = group.rank() == 0 ? do_verb(line, console, &group) : follow(group, console);
+    if (group.rank() == 0) {
+      group.release(code);
+    }
+    return static_cast<int>(code);
+  } catch (...) {
+    Failure failure = describe_error();
+    failure.rank = group.rank();
+    if (group.has_started()) {
+      failure.message = "[rank " + std::to_string(group.rank()) + "] " + failure.message;
+      group.fail(failure);
+    }
+    group.release(static_cast<ExitCode>(failure.exit_code));
+    return complain_and_exit(failure);
+  }
+}
+
+int do_line(const CommandLine& line, const Launch& launch) {
+  if (only_talks(line) || *line.verb != Verb::kRun) {
+    if (launch.is_mpi && !launch.is_first) {
+      // Rank 0 does it, and says it all, the exit code too: a launcher kills the rest as soon as one rank ends with
+      // another code.
+      return static_cast<int>(ExitCode::kDone);
+    }
+    const Console console = make_console(line);
+    return static_cast<int>(only_talks(line) ? talk(line, console) : do_verb(line, console, nullptr));
+  }
+  if (launch.is_mpi) {
+    return do_on_ranks(line, launch);
+  }
+  check_launch(launch, 1);
+  const Console console = make_console(line);
+  return static_cast<int>(do_verb(line, console, nullptr));
 }
 
 }  // namespace
 
 int run(int argc, char** argv) {
-  if (is_idle_rank()) {
-    // Rank 0 says it all, the exit code too: a launcher kills the rest as soon as one rank ends with another code.
-    return static_cast<int>(ExitCode::kDone);
-  }
+  const Launch launch = find_launch();
   try {
     const std::span<const char* const> arguments(argv + (argc > 0 ? 1 : 0),
                                                  static_cast<std::size_t>(argc > 0 ? argc - 1 : 0));
-    return static_cast<int>(do_line(parse_command_line(arguments)));
-  } catch (const node::InputError& error) {
-    return report(ExitCode::kInput, error.what());
-  } catch (const node::ScheduleViolation& error) {
-    return report(ExitCode::kScheduleViolation, error.what());
-  } catch (const node::EnvironmentError& error) {
-    return report(ExitCode::kEnvironment, error.what());
-  } catch (const std::bad_alloc&) {
-    return report(ExitCode::kEnvironment, "memory: found none left; expected room for the program");
-  } catch (const node::BugError& error) {
-    return report(ExitCode::kBug, std::string("a broken invariant of ours: ") + error.what());
-  } catch (const std::exception& error) {
-    return report(ExitCode::kBug, std::string("an unexpected error: ") + error.what());
+    return do_line(parse_command_line(arguments), launch);
+  } catch (...) {
+    const Failure failure = describe_error();
+    if (!launch.is_first) {
+      return launch.is_mpi ? static_cast<int>(ExitCode::kDone) : failure.exit_code;
+    }
+    return complain_and_exit(failure);
   }
 }
 

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -11,6 +13,7 @@
 #include "compiling.hpp"
 #include "configuration.hpp"
 #include "json_output.hpp"
+#include "lockstep.hpp"
 #include "lpu/cluster/run_program.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/field_reader.hpp"
@@ -18,6 +21,8 @@
 #include "lpu/node/suggestion.hpp"
 #include "lpu/scheduler/program_file.hpp"
 #include "plan_report.hpp"
+#include "stop_signal.hpp"
+#include "test_faults.hpp"
 #include "verbs.hpp"
 
 namespace lpu::cluster {
@@ -125,6 +130,34 @@ std::int32_t users_of(const CommandLine& line, const scheduler::ClusterProgram& 
   return static_cast<std::int32_t>(parse_integer("users", text, 1, 1'000'000));
 }
 
+json::object to_json(const Occupancy& occupancy) {
+  return {{"mxm", occupancy.mxm},
+          {"vxm", occupancy.vxm},
+          {"sxm", occupancy.sxm},
+          {"mem", occupancy.mem},
+          {"c2c", occupancy.c2c}};
+}
+
+/// Occupancy of each chip, and the load of each of its links.
+json::array per_chip(const RunResult& result) {
+  json::array out;
+  for (const ChipFigures& chip : result.per_chip) {
+    out.push_back({{"chip", chip.chip},
+                   {"rank", chip.rank},
+                   {"occupancy", to_json(chip.occupancy)},
+                   {"links_busy", json::value_from(chip.links)}});
+  }
+  return out;
+}
+
+std::string transport(const RunResult& result) {
+  if (result.ranks == 1) {
+    return "in process";
+  }
+  const std::string same_host = result.uses_shared_memory ? "shared memory" : "MPI";
+  return result.hosts > 1 && result.uses_shared_memory ? same_host + ", MPI between hosts" : same_host;
+}
+
 json::object to_json(const CommandLine& line, const Job& job, const RunResult& result) {
   const scheduler::ClusterProgram& program = job.program;
   json::object out = result_object(line);
@@ -154,31 +187,54 @@ json::object to_json(const CommandLine& line, const Job& job, const RunResult& r
   out["initiation_interval_measured"] = result.is_interval_measured;
   out["clock_hz"] = program.chip.clock.count();
   out["schedule_digest"] = node::to_hex(result.schedule_digest);
-  out["fingerprint"] = node::to_hex(result.fingerprint);
+  out["partial"] = result.ended_by_signal != 0;
+  if (result.ended_by_signal != 0) {
+    out["ended_by_signal"] = result.ended_by_signal;
+  }
+  out["iterations"] = result.iterations;
+  out["iterations_planned"] = result.tokens * result.groups;
+  out["fingerprint"] =
+      result.ended_by_signal == 0 ? json::value(node::to_hex(result.fingerprint)) : json::value(nullptr);
   out["makespan_cycles"] = result.makespan_cycles;
   out["arrivals_checked"] = result.arrivals_checked;
   out["transfers"] = result.transfers;
   out["vectors_moved"] = result.vectors;
   out["messages_in_process"] = result.messages_in_process;
-  out["messages_between_ranks"] = 0;
+  out["messages_between_ranks"] = result.messages_between_ranks;
+  out["bytes_between_ranks"] = result.bytes_between_ranks;
   out["bursts"] = result.bursts;
   out["jitter_cycles_max"] = result.jitter_cycles_max;
-  out["occupancy"] = {{"mxm", result.occupancy.mxm},
-                      {"vxm", result.occupancy.vxm},
-                      {"sxm", result.occupancy.sxm},
-                      {"mem", result.occupancy.mem},
-                      {"c2c", result.occupancy.c2c}};
+  out["occupancy"] = to_json(result.occupancy);
   out["link_busy_max"] = result.link_busy_max;
   out["checks"] = line.has("no-verify") ? "all" : "arrivals and readiness";
-  out["ranks"] = 1;
+  out["ranks"] = result.ranks;
+  out["ranks_idle"] = result.ranks_idle;
+  out["hosts"] = result.hosts;
+  out["transport"] = transport(result);
+  out["sleeps"] = result.sleeps;
+  out["wake_ups"] = result.wake_ups;
+  out["memory_bytes"] = result.memory_bytes;
+  out["memory_bytes_per_rank_max"] = result.memory_bytes_max;
   out["wall_s"] = result.wall_s;
   out["chip_cycles_per_wall_s"] = result.chip_cycles_per_wall_s;
   out["wall_us_per_chip_token"] = result.wall_us_per_chip_token;
+  out["per_chip"] = per_chip(result);
   return out;
 }
 
 std::string percent(double share) {
   return node::fixed(100 * share, 1) + " %";
+}
+
+std::string ranks_text(const RunResult& result) {
+  std::string out = std::to_string(result.ranks);
+  if (result.ranks > 1) {
+    out += " on " + std::to_string(result.hosts) + (result.hosts == 1 ? " host" : " hosts") + ", " + transport(result);
+  }
+  if (result.ranks_idle > 0) {
+    out += "; " + std::to_string(result.ranks_idle) + " idle (no chip left for them)";
+  }
+  return out;
 }
 
 std::string to_text(const CommandLine& line, const Job& job, const RunResult& result) {
@@ -191,6 +247,14 @@ std::string to_text(const CommandLine& line, const Job& job, const RunResult& re
   out += "  " + std::to_string(result.tokens) + " tokens for " + std::to_string(result.users) +
          (result.users == 1 ? " user" : " users") +
          " in lockstep, timing plane\n  (no weights loaded; SRAM accounted)\n";
+  if (result.ended_by_signal != 0) {
+    out += "  PARTIAL: ended by signal " + std::to_string(result.ended_by_signal) + " after " +
+           node::with_thousands(result.iterations) + " of " + node::with_thousands(result.tokens * result.groups) +
+           " iterations;\n  the figures are those of this part\n";
+  }
+  if (!faults_of_environment().empty()) {
+    out += "  faults planted for a test: " + faults_of_environment() + "\n";
+  }
   if (!line.settings.empty()) {
     out += "  modified: " + wrapped(node::join(line.settings), 68, 12) + "\n";
   }
@@ -211,15 +275,18 @@ std::string to_text(const CommandLine& line, const Job& job, const RunResult& re
   table.add(
       {"exchanged",
        node::with_thousands(result.transfers) + " transfers, " + node::with_thousands(result.vectors) + " vectors"});
-  table.add({"messages", node::with_thousands(result.messages_in_process) + " in process, 0 between ranks"});
+  table.add({"messages",
+             node::with_thousands(result.messages_in_process) + " in process, " +
+                 node::with_thousands(result.messages_between_ranks) + " between ranks"});
   table.add({"occupancy",
              "MXM " + percent(result.occupancy.mxm) + ", VXM " + percent(result.occupancy.vxm) + ", SXM " +
                  percent(result.occupancy.sxm) + ", MEM " + percent(result.occupancy.mem) + ", C2C " +
                  percent(result.occupancy.c2c)});
   table.add({"schedule digest", node::to_hex(result.schedule_digest)});
-  table.add({"fingerprint", node::to_hex(result.fingerprint)});
+  table.add({"fingerprint", result.ended_by_signal == 0 ? node::to_hex(result.fingerprint) : "n/a, not complete"});
+  table.add({"ranks", ranks_text(result)});
   table.add({"wall time",
-             node::fixed(result.wall_s, 2) + " s on 1 rank, " + node::fixed(result.wall_us_per_chip_token, 1) +
+             node::fixed(result.wall_s, 2) + " s, " + node::fixed(result.wall_us_per_chip_token, 1) +
                  " us a chip and token"});
   return out + table.text();
 }
@@ -228,6 +295,37 @@ void add_run_flags(json::object& inputs, const CommandLine& line, const json::va
   inputs["users"] = users;
   inputs["tokens"] = parse_integer("tokens", line.value("tokens"), 1, 1'000'000);
   inputs["no_verify"] = line.has("no-verify");
+}
+
+interconnect::Carrier parse_carrier(const std::string& text) {
+  static const std::vector<std::string> kKnown = {"auto", "shm", "mpi"};
+  const auto found = std::find(kKnown.begin(), kKnown.end(), text);
+  if (found == kKnown.end()) {
+    throw InputError("--transport: found " + text + "; expected a carrier of vectors between ranks" +
+                     node::known_values(text, kKnown));
+  }
+  return static_cast<interconnect::Carrier>(found - kKnown.begin());
+}
+
+std::string progress_text(const RunProgress& at, const RunOptions& options, std::chrono::duration<double> wall) {
+  const std::int64_t groups = std::max<std::int64_t>(1, at.iterations_total / options.tokens);
+  std::string out = "run: token " + node::with_thousands(at.iterations / groups) + " of " +
+                    node::with_thousands(options.tokens) + ", cycle " + node::with_thousands(at.cycle);
+  if (at.iterations > 0 && wall.count() > 0) {
+    const double left =
+        wall.count() * static_cast<double>(at.iterations_total - at.iterations) / static_cast<double>(at.iterations);
+    out += ", " + node::fixed(static_cast<double>(at.cycle) / wall.count() / 1e6, 2) + " M cycles/s, " +
+           node::fixed(left, 0) + " s left";
+  }
+  return out;
+}
+
+/// All chips in this process.
+RunResult run_alone(const Job& job, RunOptions options) {
+  catch_stop_signals();
+  const StopWatch watch;
+  plant_faults(faults_of_environment(), 0, options);
+  return run_program(job.program, options);
 }
 
 CommandLine effective_line(const CommandLine& typed) {
@@ -253,23 +351,29 @@ json::object run_inputs(const CommandLine& typed) {
   return inputs;
 }
 
-node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console) {
+node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console, RankGroup* group) {
   static_cast<void>(output_folder(typed));  // before the long part
   const CommandLine line = effective_line(typed);
+  const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
   RunOptions options;
   options.tokens = parse_integer("tokens", line.value("tokens"), 1, 1'000'000);
   Job job = line.has("program") ? load_job(line, console) : compile_job(line, console);
   options.users = users_of(line, job.program);
   options.checks = line.has("no-verify") ? Checks::kAll : Checks::kArrivals;
   add_run_flags(job.inputs, line, options.users);
+  if (!faults_of_environment().empty()) {
+    job.inputs["test_faults"] = faults_of_environment();
+  }
   ProgressLine progress(console);
-  options.progress = [&](const RunProgress& at) {
+  options.progress = [&, begin = std::chrono::steady_clock::now()](const RunProgress& at) {
     progress.show(static_cast<double>(at.iterations) / static_cast<double>(at.iterations_total),
-                  "run: cycle " + node::with_thousands(at.cycle));
+                  progress_text(at, options, std::chrono::steady_clock::now() - begin));
   };
-  const RunResult result = run_program(job.program, options);
+  const RunResult result =
+      group != nullptr ? run_on_ranks(job.program, options, carrier, *group, console) : run_alone(job, options);
   print_result(line, console, to_json(line, job, result), to_text(line, job, result));
-  return node::ExitCode::kDone;
+  return result.ended_by_signal == 0 ? node::ExitCode::kDone
+                                     : static_cast<node::ExitCode>(128 + result.ended_by_signal);
 }
 
 }  // namespace lpu::cluster

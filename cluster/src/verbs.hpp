@@ -7,13 +7,16 @@
 
 namespace lpu::cluster {
 
+class RankGroup;
+
 // One function a verb: does it and prints the result; what goes wrong is thrown.
 [[nodiscard]] node::ExitCode list_presets(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode plan_model(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode compile_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode verify_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode inspect_program(const CommandLine& line, const Console& console);
-[[nodiscard]] node::ExitCode run_in_lockstep(const CommandLine& line, const Console& console);
+/// @param group  the ranks that take part; nullptr: this process alone
+[[nodiscard]] node::ExitCode run_in_lockstep(const CommandLine& line, const Console& console, RankGroup* group);
 [[nodiscard]] node::ExitCode mutate_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode assemble_program(const CommandLine& line, const Console& console);
 

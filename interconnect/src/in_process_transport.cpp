@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/error.hpp"
 
 namespace lpu::interconnect {
@@ -67,7 +68,10 @@ class InProcessTransport::ChipPort final : public node::Port {
   std::vector<node::LinkPeer> peers_;
 };
 
-InProcessTransport::InProcessTransport(std::span<const node::ChipBinding> bindings) {
+InProcessTransport::InProcessTransport(std::span<const node::ChipBinding> bindings,
+                                       ChipPlacement placement,
+                                       RankExchange* exchange)
+    : placement_(std::move(placement)), exchange_(exchange) {
   for (const node::ChipBinding& binding : bindings) {
     links_ = std::max(links_, binding.peers.size());
   }
@@ -90,9 +94,13 @@ InProcessTransport::InProcessTransport(std::span<const node::ChipBinding> bindin
       }
     }
   }
-  mailboxes_.resize(bindings.size() * links_);
+  std::int32_t here = 0;
   for (const node::ChipBinding& binding : bindings) {
-    ports_.push_back(std::make_unique<ChipPort>(*this, binding));
+    slots_.push_back(placement_.is_here(binding.chip) ? here++ : -1);
+  }
+  mailboxes_.resize(static_cast<std::size_t>(here) * links_);
+  for (const node::ChipBinding& binding : bindings) {
+    ports_.push_back(placement_.is_here(binding.chip) ? std::make_unique<ChipPort>(*this, binding) : nullptr);
   }
 }
 
@@ -103,39 +111,63 @@ node::Port& InProcessTransport::port(std::int32_t chip) {
 }
 
 InProcessTransport::Mailbox& InProcessTransport::mailbox(std::int32_t chip, std::int32_t link) {
-  return mailboxes_[static_cast<std::size_t>(chip) * links_ + static_cast<std::size_t>(link)];
+  const auto slot = static_cast<std::size_t>(slots_[static_cast<std::size_t>(chip)]);
+  return mailboxes_[slot * links_ + static_cast<std::size_t>(link)];
 }
 
 void InProcessTransport::deliver(const node::LinkPeer& to,
                                  const node::MessageHeader& header,
                                  std::span<const std::uint64_t> values) {
-  ++messages_;
-  vectors_ += header.length;
+  const Delivery end{.chip = to.chip, .link = to.link};
   if (tamperer_) {
-    deliver_tampered(to, header, values);
-    return;
+    deliver_tampered(end, header, values);
+  } else {
+    carry(end, header, values);
   }
-  mailbox(to.chip, to.link).push(header, values);
-  deliveries_.push_back({.chip = to.chip, .link = to.link});
 }
 
-void InProcessTransport::deliver_tampered(const node::LinkPeer& to,
+void InProcessTransport::carry(const Delivery& to,
+                               const node::MessageHeader& header,
+                               std::span<const std::uint64_t> values) {
+  if (placement_.is_here(to.chip)) {
+    ++messages_;
+    mailbox(to.chip, to.link).push(header, values);
+    deliveries_.push_back(to);
+    return;
+  }
+  const std::int32_t rank = placement_.rank_of[static_cast<std::size_t>(to.chip)];
+  if (rank >= 0) {  // an idle chip takes nothing
+    exchange_->send(rank, to, header, values);
+  }
+}
+
+bool InProcessTransport::accept(const Delivery& to,
+                                const node::MessageHeader& header,
+                                std::span<const std::uint64_t> values) {
+  const bool is_known = to.chip >= 0 && to.chip < static_cast<std::int32_t>(slots_.size()) && to.link >= 0 &&
+                        to.link < static_cast<std::int32_t>(links_) && slots_[static_cast<std::size_t>(to.chip)] >= 0;
+  if (is_known) {
+    mailbox(to.chip, to.link).push(header, values);
+    deliveries_.push_back(to);
+  }
+  return is_known;
+}
+
+void InProcessTransport::deliver_tampered(const Delivery& to,
                                           const node::MessageHeader& header,
                                           std::span<const std::uint64_t> values) {
   node::MessageHeader changed = header;
   std::vector<std::uint64_t> changed_values(values.begin(), values.end());
-  Mailbox& box = mailbox(to.chip, to.link);
   const std::pair end{to.chip, to.link};
-  if (tamperer_({.chip = to.chip, .link = to.link}, changed, changed_values) == Tampering::kHoldBack) {
+  if (tamperer_(to, changed, changed_values) == Tampering::kHoldBack) {
     held_back_[end] = {changed, std::move(changed_values)};
     return;
   }
-  box.push(changed, changed_values);
+  carry(to, changed, changed_values);
   if (const auto held = held_back_.find(end); held != held_back_.end()) {
-    box.push(held->second.first, held->second.second);
+    carry(to, held->second.first, held->second.second);
     held_back_.erase(held);
   }
-  deliveries_.push_back({.chip = to.chip, .link = to.link});
 }
 
 }  // namespace lpu::interconnect

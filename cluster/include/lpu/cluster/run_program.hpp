@@ -26,6 +26,7 @@ struct RunOptions {
   std::int32_t users = 1;
   Checks checks = Checks::kArrivals;
   std::function<void(const RunProgress&)> progress{};  ///< called a few hundred times a second at most
+  std::function<void()> pause{};                       ///< called after each turn of a chip, for tests
 
   // Faults for tests.
   interconnect::Tamperer tamperer{};
@@ -40,11 +41,21 @@ struct Occupancy {
   double mxm = 0, vxm = 0, sxm = 0, mem = 0, c2c = 0;
 };
 
+/// One chip's part in a run.
+struct ChipFigures {
+  std::int32_t chip = -1;
+  std::int32_t rank = 0;  ///< that ran it
+  Occupancy occupancy;
+  std::vector<double> links;  ///< share of the makespan in which each link's sending end was busy
+};
+
 /// What an execution measured. Nothing in it is read off a plan; the clockwork (starts of iterations) is the program's.
 struct RunResult {
   std::int32_t users = 0;
   std::int64_t tokens = 0;
-  std::int32_t groups = 0;  ///< micro-batches in flight
+  std::int32_t groups = 0;      ///< micro-batches in flight
+  std::int64_t iterations = 0;  ///< finished at stage 0; tokens * groups unless a signal ended the run
+  int ended_by_signal = 0;  ///< 0: the run is complete; else its figures are those of a part, its fingerprint of none
   std::int32_t chips = 0;   ///< that executed something
   std::int32_t chips_idle = 0;
   /// From the start of an iteration at stage 0 to the cycle from which all that it left there can be used, the returned
@@ -61,14 +72,25 @@ struct RunResult {
   std::int64_t arrivals_checked = 0;
   std::int64_t transfers = 0;  ///< messages of the schedule: one per Send burst and link
   std::int64_t vectors = 0;
-  std::int64_t messages_in_process = 0;  ///< that the transport carried between chips of this process
+  std::int64_t messages_in_process = 0;     ///< between chips of one rank
+  std::int64_t messages_between_ranks = 0;  ///< between chips of different ranks
+  std::int64_t bytes_between_ranks = 0;     ///< headers included
   std::int64_t bursts = 0;
   std::int64_t jitter_cycles_max = 0;  ///< largest difference between two periods of a user, or two intervals
   Occupancy occupancy;
   double link_busy_max = 0;  ///< busiest link, share of the makespan
+  std::vector<ChipFigures> per_chip;
   std::uint64_t schedule_digest = 0;
   std::uint64_t fingerprint = 0;  ///< over chips in id order
-  double wall_s = 0;              ///< of the execution, tables included
+  std::int32_t ranks = 1;
+  std::int32_t ranks_idle = 0;  ///< that no chip was dealt to
+  std::int32_t hosts = 1;
+  bool uses_shared_memory = false;    ///< between ranks of rank 0's host
+  std::int64_t sleeps = 0;            ///< of all ranks
+  std::int64_t wake_ups = 0;          ///< of all ranks: sleeps ended by another rank
+  std::int64_t memory_bytes = 0;      ///< proportional set size of all ranks; 0: not measured
+  std::int64_t memory_bytes_max = 0;  ///< and of the largest
+  double wall_s = 0;                  ///< of the execution, tables included
   double chip_cycles_per_wall_s = 0;
   double wall_us_per_chip_token = 0;  ///< chip: one that executed something; token: an iteration
 };

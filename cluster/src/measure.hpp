@@ -1,0 +1,23 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lpu/cluster/run_program.hpp"
+#include "runner.hpp"
+
+namespace lpu::cluster {
+
+/// A run's figures, from what each chip measured.
+/// @param chips  of all ranks; those that are missing were lost in an interrupted run
+/// @param plan   with the run's users
+[[nodiscard]] RunResult measure(const scheduler::ClusterProgram& program,
+                                const node::IterationPlan& plan,
+                                const RunOptions& options,
+                                std::uint64_t digest,
+                                std::vector<ChipOutcome> chips);
+
+/// Sets what follows from the wall time.
+void set_wall_time(RunResult& result, double seconds);
+
+}  // namespace lpu::cluster

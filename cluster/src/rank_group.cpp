@@ -1,0 +1,436 @@
+#include "rank_group.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+#include <limits>
+#include <tuple>
+#include <utility>
+
+#include <spdlog/spdlog.h>
+
+#include "mpi_session.hpp"
+#include "stop_signal.hpp"
+
+namespace lpu::cluster {
+namespace {
+
+using namespace std::chrono_literals;
+using node::ExitCode;
+
+constexpr auto kFlushEvery = 300us;        ///< while chips run: who sleeps for a vector gets it before the turn is over
+constexpr auto kStillAfter = 1s;           ///< until a rank reports that nothing moves
+constexpr auto kLookEvery = 500ms;         ///< for ranks that died
+constexpr auto kPatience = 2s;             ///< with whoever ends the job on purpose
+constexpr auto kOthersMayFailToo = 100ms;  ///< one fault often shows on several ranks: the earliest is named
+constexpr auto kLastMoment = 600ms;        ///< launchers kill a second after SIGTERM
+constexpr auto kLongest = 50ms;            ///< of one sleep
+
+/// Ends early with a signal.
+void rest_for(std::chrono::milliseconds time) {
+  const timespec span{.tv_sec = time.count() / 1000, .tv_nsec = time.count() % 1000 * 1'000'000};
+  ::nanosleep(&span, nullptr);
+}
+
+}  // namespace
+
+RankGroup::RankGroup(const std::string& build, const Console& console)
+    : console_(&console), exchange_(build), pids_(exchange_.host_pids()) {
+  name_the_lost(pids_, rank());
+  catch_stop_signals();
+  reports_.resize(static_cast<std::size_t>(ranks()));
+  answers_.resize(static_cast<std::size_t>(ranks()));
+  outcomes_.resize(static_cast<std::size_t>(ranks()));
+  console.log().sinks() = {make_forwarding_sink([this](LogLine line) {
+    if (is_first()) {
+      log_.add(0, std::move(line));
+      log_.show_old();
+    } else {
+      exchange_.send_control(0, encode(ControlKind::kLog, line));
+    }
+  })};
+}
+
+RankGroup::~RankGroup() {
+  console_->log().sinks().clear();
+  log_.show_all();
+  name_the_lost({}, 0);
+}
+
+void RankGroup::tell_all(const std::string& message) {
+  for (std::int32_t to = 0; to < ranks(); ++to) {
+    if (to != rank()) {
+      exchange_.send_control(to, message);
+    }
+  }
+}
+
+// ---- start
+
+void RankGroup::send_start(std::int32_t to, const StartOrder& order) {
+  exchange_.send_control(to, encode(ControlKind::kStart, order));
+}
+
+std::optional<StartOrder> RankGroup::await_start() {
+  while (!order_ && !has_quit_) {
+    handle_control();
+    if (!order_ && !has_quit_) {
+      exchange_.wait(5ms);
+    }
+  }
+  return std::exchange(order_, std::nullopt);
+}
+
+// ---- while it runs
+
+void RankGroup::poll(Runner& runner) {
+  runner_ = &runner;
+  has_moved_ = true;
+  is_resting_ = false;
+  if (exchange_.receive(runner.transport())) {
+    runner.wake_receivers();
+  }
+  handle_control();
+  look_for_signals();
+  const auto now = Clock::now();
+  if (now - last_flush_ > kFlushEvery) {
+    exchange_.flush();
+    last_flush_ = now;
+  }
+}
+
+bool RankGroup::rest(Runner& runner) {
+  runner_ = &runner;
+  if (runner.is_done() && !has_finished_) {
+    exchange_.finish();
+    has_finished_ = true;
+  }
+  for (;;) {
+    if (exchange_.receive(runner.transport())) {
+      runner.wake_receivers();
+      has_moved_ = true;
+      is_resting_ = false;
+      return false;
+    }
+    if (has_finished_ && exchange_.has_received_all()) {
+      return true;
+    }
+    is_resting_ = true;
+    tick();
+    exchange_.wait(kLongest);
+  }
+}
+
+/// What a rank that waits has to look at.
+void RankGroup::tick() {
+  handle_control();
+  look_for_signals();
+  note_stillness();
+  look_for_the_lost();
+  log_.show_old();
+}
+
+void RankGroup::handle_control() {
+  while (const auto message = exchange_.next_control()) {
+    handle(*message);
+  }
+}
+
+void RankGroup::handle(const interconnect::ControlMessage& message) {
+  const auto from = static_cast<std::size_t>(message.from);
+  switch (kind_of(message.bytes)) {
+    case ControlKind::kStart:
+      order_ = decode<StartOrder>(message.bytes);
+      return;
+    case ControlKind::kQuit:
+      has_quit_ = true;
+      quit_code_ = static_cast<ExitCode>(decode<std::int32_t>(message.bytes));
+      exchange_.announce_end();
+      return;
+    case ControlKind::kOutcome:
+      outcomes_[from] = decode<RankOutcome>(message.bytes);
+      return;
+    case ControlKind::kFailure:
+      failures_.push_back(decode<Failure>(message.bytes));
+      if (failures_.size() == 1 && is_first()) {
+        fail(failures_.front());
+      }
+      return;
+    case ControlKind::kAbort:
+      exchange_.announce_end();
+      await_the_end(static_cast<ExitCode>(decode<std::int32_t>(message.bytes)));
+    case ControlKind::kStill:
+      reports_[from] = decode<Stillness>(message.bytes);
+      return;
+    case ControlKind::kProbe: {
+      Stillness answer = stillness();
+      answer.round = decode<std::int64_t>(message.bytes);
+      exchange_.send_control(message.from, encode(ControlKind::kAnswer, answer));
+      return;
+    }
+    case ControlKind::kAnswer: {
+      auto answer = decode<Stillness>(message.bytes);
+      if (answer.round == round_) {
+        answers_[from] = std::move(answer);
+      }
+      return;
+    }
+    case ControlKind::kSignal:
+    case ControlKind::kStop:
+      stop(decode<std::int32_t>(message.bytes));
+      return;
+    case ControlKind::kLog:
+      log_.add(message.from, decode<LogLine>(message.bytes));
+      return;
+  }
+}
+
+// ---- signals
+
+void RankGroup::look_for_signals() {
+  const int signal = stop_signal();
+  if (signal == 0 || stopping_ != 0) {
+    return;
+  }
+  if (const auto lost = exchange_.lost_rank()) {
+    lose(*lost);
+  }
+  if (is_first()) {
+    stop(signal);
+    return;
+  }
+  const auto now = Clock::now();
+  if (!has_told_signal_) {
+    has_told_signal_ = true;
+    signal_at_ = now;
+    exchange_.send_control(0, encode(ControlKind::kSignal, signal));
+  } else if (now - signal_at_ > kLastMoment) {
+    stop(signal);
+  }
+}
+
+/// Rank 0 stops all, the others themselves: whoever executes leaves the execution.
+void RankGroup::stop(int signal) {
+  if (stopping_ != 0) {
+    return;
+  }
+  stopping_ = signal;
+  signal_at_ = Clock::now();
+  if (is_first()) {
+    tell_all(encode(ControlKind::kStop, signal));
+  }
+  if (!is_over_) {
+    is_over_ = true;
+    throw Stopped{signal};
+  }
+}
+
+// ---- death
+
+void RankGroup::look_for_the_lost() {
+  const auto now = Clock::now();
+  if (now - last_look_ < kLookEvery) {
+    return;
+  }
+  last_look_ = now;
+  if (const auto lost = exchange_.lost_rank()) {
+    lose(*lost);
+  }
+}
+
+void RankGroup::lose(std::int32_t lost) {
+  exchange_.close();
+  const auto until = Clock::now() + kPatience;
+  while (Clock::now() < until && stop_signal() == 0) {
+    handle_control();  // of an end on purpose this does not return
+    exchange_.wait(kLongest);
+  }
+  const Failure failure{
+      .rank = lost,
+      .exit_code = static_cast<std::int32_t>(ExitCode::kEnvironment),
+      .message = "rank " + std::to_string(lost) + ": found it killed or lost; expected it to take part"};
+  if (stop_signal() != 0) {  // the launcher is ending all of them
+    handle_control();
+    if (exchange_.is_speaker()) {
+      complain(failure.message);
+    }
+    rest_for(kPatience);  // while this one lives, no higher rank repeats the line
+    std::_Exit(failure.exit_code);
+  }
+  if (exchange_.is_speaker()) {
+    end_with(failure);
+  }
+  await_the_end(ExitCode::kEnvironment);
+}
+
+/// Someone ends this process; where nobody does, it ends itself.
+void RankGroup::await_the_end(ExitCode code) {
+  const auto until = Clock::now() + 4 * kPatience;
+  while (Clock::now() < until && stop_signal() == 0) {
+    rest_for(kLongest);
+  }
+  std::_Exit(static_cast<int>(code));
+}
+
+// ---- failure
+
+void RankGroup::fail(Failure failure) {
+  is_over_ = true;
+  exchange_.close();
+  if (!is_first()) {
+    exchange_.send_control(0, encode(ControlKind::kFailure, failure));
+    const auto until = Clock::now() + kPatience;
+    while (Clock::now() < until) {
+      handle_control();
+      exchange_.wait(1ms);
+    }
+    end_with(failure);
+  }
+  failures_.push_back(std::move(failure));
+  const auto until = Clock::now() + kOthersMayFailToo;
+  while (Clock::now() < until) {
+    handle_control();
+    exchange_.wait(1ms);
+  }
+  const auto order = [](const Failure& f) {
+    return std::tuple(f.cycle < 0 ? std::numeric_limits<std::int64_t>::max() : f.cycle, f.chip, f.rank);
+  };
+  end_with(*std::min_element(
+      failures_.begin(), failures_.end(), [&](const Failure& a, const Failure& b) { return order(a) < order(b); }));
+}
+
+void RankGroup::end_with(const Failure& failure) {
+  log_.show_all();
+  complain(failure.message);
+  exchange_.announce_end();
+  tell_all(encode(ControlKind::kAbort, failure.exit_code));
+  exchange_.wait(1ms);
+  MpiSession::abort(static_cast<ExitCode>(failure.exit_code));
+}
+
+// ---- deadlock
+
+Stillness RankGroup::stillness() const {
+  Stillness out{.is_still = is_resting_ || is_over_,
+                .sent = exchange_.counts().sent,
+                .received = exchange_.counts().received,
+                .waits = {}};
+  if (runner_ != nullptr && is_resting_) {
+    out.waits = runner_->waits();
+  }
+  return out;
+}
+
+void RankGroup::note_stillness() {
+  const auto now = Clock::now();
+  if (has_moved_) {
+    has_moved_ = false;
+    still_since_ = now;
+    return;
+  }
+  const interconnect::ExchangeCounts& counts = exchange_.counts();
+  if (now - still_since_ >= kStillAfter && (counts.sent != reported_sent_ || counts.received != reported_received_)) {
+    reported_sent_ = counts.sent;
+    reported_received_ = counts.received;
+    Stillness report = stillness();
+    report.waits.clear();
+    if (is_first()) {
+      reports_[0] = std::move(report);
+    } else {
+      exchange_.send_control(0, encode(ControlKind::kStill, report));
+    }
+  }
+  if (is_first()) {
+    judge_stillness();
+  }
+}
+
+/// First wave: everyone has once reported that nothing can run, and all that was sent by then had been delivered.
+void RankGroup::judge_stillness() {
+  if (is_probing_) {
+    judge_answers();
+    return;
+  }
+  std::int64_t on_their_way = 0;
+  for (const auto& report : reports_) {
+    if (!report) {
+      return;
+    }
+    on_their_way += report->sent - report->received;
+  }
+  if (on_their_way != 0) {
+    return;
+  }
+  is_probing_ = true;
+  first_wave_ = reports_;
+  std::fill(answers_.begin(), answers_.end(), std::nullopt);
+  tell_all(encode(ControlKind::kProbe, ++round_));
+}
+
+/// Second wave: nobody has sent or got anything in between, so nobody ever will (the four counters of Mattern, 1987).
+void RankGroup::judge_answers() {
+  answers_[0] = stillness();
+  std::vector<node::Wait> waits;
+  bool has_changed = false;
+  for (std::size_t at = 0; at < answers_.size(); ++at) {
+    if (!answers_[at]) {
+      return;
+    }
+    Stillness& answer = *answers_[at];
+    const Stillness& before = *first_wave_[at];
+    if (!answer.is_still || answer.sent != before.sent || answer.received != before.received) {
+      has_changed = true;
+      const bool is_newer = reports_[at]->sent != before.sent || reports_[at]->received != before.received;
+      if (!is_newer) {
+        reports_[at].reset();  // a new one comes when nothing has moved there for a while
+      }
+    }
+    waits.insert(waits.end(), answer.waits.begin(), answer.waits.end());
+  }
+  is_probing_ = false;
+  if (!has_changed && !waits.empty()) {
+    throw deadlock(waits);
+  }
+}
+
+// ---- end
+
+void RankGroup::report(const RankOutcome& outcome) {
+  is_over_ = true;
+  is_resting_ = true;
+  runner_ = nullptr;
+  exchange_.close();
+  exchange_.send_control(0, encode(ControlKind::kOutcome, outcome));
+  while (!has_quit_) {
+    tick();
+    if (!has_quit_) {
+      exchange_.wait(kLongest);
+    }
+  }
+}
+
+std::vector<std::optional<RankOutcome>> RankGroup::gather(RankOutcome own) {
+  is_over_ = true;
+  is_resting_ = true;
+  runner_ = nullptr;
+  exchange_.close();
+  outcomes_[0] = std::move(own);
+  const auto is_missing = [this] {
+    return std::any_of(outcomes_.begin(), outcomes_.end(), [](const auto& outcome) { return !outcome; });
+  };
+  while (is_missing() && (stopping_ == 0 || Clock::now() - signal_at_ < kLastMoment)) {
+    tick();
+    if (is_missing()) {
+      exchange_.wait(kLongest);
+    }
+  }
+  return std::move(outcomes_);
+}
+
+void RankGroup::release(ExitCode code) {
+  log_.show_all();
+  exchange_.announce_end();
+  tell_all(encode(ControlKind::kQuit, static_cast<std::int32_t>(code)));
+}
+
+}  // namespace lpu::cluster

@@ -1,0 +1,107 @@
+#include "test_faults.hpp"
+
+#include <array>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "lpu/node/digest.hpp"
+#include "lpu/node/error.hpp"
+
+namespace lpu::cluster {
+namespace {
+
+constexpr std::string_view kVariable = "LPU_CLUSTER_TEST_FAULTS";
+constexpr std::string_view kKnown = "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K or skip=CHIP.K.I, separated by commas";
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> out;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    out.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+struct Fault {
+  std::string_view kind;
+  std::vector<std::int64_t> numbers;
+};
+
+Fault parse(std::string_view text) {
+  const std::size_t at = text.find('=');
+  Fault out{.kind = text.substr(0, at), .numbers = {}};
+  const std::string_view rest = at == std::string_view::npos ? "" : text.substr(at + 1);
+  for (const std::string_view word : split(rest, '.')) {
+    std::int64_t number = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+    if (error == std::errc() && end == word.data() + word.size()) {
+      out.numbers.push_back(number);
+    }
+  }
+  const std::size_t expected = out.kind == "delay" ? 1 : 3;
+  const bool is_known = out.kind == "delay" || out.kind == "flip" || out.kind == "swap" || out.kind == "skip";
+  if (!is_known || out.numbers.size() != expected) {
+    throw node::InputError(std::string(kVariable) + ": found " + std::string(text) + "; expected " +
+                           std::string(kKnown));
+  }
+  return out;
+}
+
+std::function<void()> random_delay(std::int64_t most_us, std::int32_t rank) {
+  return [most_us, state = static_cast<std::uint64_t>(rank)]() mutable {
+    state = node::mix(state);
+    const auto delay = static_cast<std::int64_t>(state % static_cast<std::uint64_t>(most_us + 1));
+    std::this_thread::sleep_for(std::chrono::microseconds(delay));
+  };
+}
+
+interconnect::Tamperer tamperer(std::string_view kind, interconnect::Delivery end, std::int64_t iteration) {
+  const bool is_flip = kind == "flip";
+  return [=, is_done = false](
+             interconnect::Delivery to, node::MessageHeader& header, std::span<std::uint64_t> values) mutable {
+    if (is_done || to.chip != end.chip || to.link != end.link || header.iteration != iteration) {
+      return interconnect::Tampering::kDeliver;
+    }
+    is_done = true;
+    if (is_flip) {
+      values.front() ^= std::uint64_t{1} << 17U;
+      return interconnect::Tampering::kDeliver;
+    }
+    return interconnect::Tampering::kHoldBack;
+  };
+}
+
+}  // namespace
+
+std::string faults_of_environment() {
+  const char* text = std::getenv(kVariable.data());  // NOLINT(concurrency-mt-unsafe): nobody sets variables
+  return text == nullptr ? std::string() : std::string(text);
+}
+
+void plant_faults(const std::string& faults, std::int32_t rank, RunOptions& options) {
+  for (const std::string_view text : split(faults, ',')) {
+    const Fault fault = parse(text);
+    const std::int64_t first = fault.numbers.front();
+    if (fault.kind == "delay") {
+      options.pause = random_delay(first, rank);
+    } else if (fault.kind == "skip") {
+      options.skip_chip = static_cast<std::int32_t>(first);
+      options.skip_iteration = fault.numbers[1];
+      options.skip_instruction = static_cast<std::int32_t>(fault.numbers[2]);
+    } else {
+      options.tamperer =
+          tamperer(fault.kind,
+                   {.chip = static_cast<std::int32_t>(first), .link = static_cast<std::int32_t>(fault.numbers[1])},
+                   fault.numbers[2]);
+    }
+  }
+}
+
+}  // namespace lpu::cluster

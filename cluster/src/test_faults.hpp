@@ -1,0 +1,22 @@
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "lpu/cluster/run_program.hpp"
+
+namespace lpu::cluster {
+
+/// Faults of the wires and of chips, for tests of the program as a whole: LPU_CLUSTER_TEST_FAULTS, a list of
+///
+///     delay=N            after each turn of a chip its rank sleeps for 0 to N us, at random
+///     flip=CHIP.LINK.K   one bit of a value id on its way to this link end, in iteration K
+///     swap=CHIP.LINK.K   the first message of iteration K to this link end comes after its successor
+///     skip=CHIP.K.I      the chip leaves out instruction I in iteration K
+///
+/// separated by commas. Empty where it is not set. A result with planted faults says so.
+[[nodiscard]] std::string faults_of_environment();
+
+/// @throws node::InputError  a fault that is none of these
+void plant_faults(const std::string& faults, std::int32_t rank, RunOptions& options);
+
+}  // namespace lpu::cluster
