@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <malloc.h>
 #include <string>
 #include <utility>
 
@@ -69,6 +70,7 @@ std::pair<RankOutcome, int> take_part(const scheduler::ClusterProgram& part,
   return {RankOutcome{.chips = runner.outcomes(),
                       .messages_in_process = runner.transport().messages(),
                       .exchange = group.exchange().counts(),
+                      .uses_shared_memory = group.exchange().has_shared_memory(),
                       .memory_bytes = memory_bytes()},
           signal};
 }
@@ -93,6 +95,7 @@ void add_ranks(RunResult& result, const std::vector<std::optional<RankOutcome>>&
     result.bytes_between_ranks += outcome.exchange.bytes_sent;
     result.sleeps += outcome.exchange.sleeps;
     result.wake_ups += outcome.exchange.wake_ups;
+    result.uses_shared_memory = result.uses_shared_memory || outcome.uses_shared_memory;
     result.memory_bytes += outcome.memory_bytes;
     result.memory_bytes_max = std::max(result.memory_bytes_max, outcome.memory_bytes);
   }
@@ -132,7 +135,7 @@ int execute(Runner& runner, const RunOptions& options, RankGroup* group) {
   return 0;
 }
 
-RunResult run_on_ranks(const scheduler::ClusterProgram& program,
+RunResult run_on_ranks(scheduler::ClusterProgram& program,
                        const RunOptions& options,
                        interconnect::Carrier carrier,
                        RankGroup& group,
@@ -156,7 +159,10 @@ RunResult run_on_ranks(const scheduler::ClusterProgram& program,
     order.program = scheduler::to_bytes(part_of(program, dealing, rank));
     group.send_start(rank, order);
   }
-  auto [own, signal] = take_part(part_of(program, dealing, 0), order, own_options, group, console);
+  const scheduler::ClusterProgram part = part_of(program, dealing, 0);
+  program.texts = {};
+  ::malloc_trim(0);  // what compiling took would stay with this process
+  auto [own, signal] = take_part(part, order, own_options, group, console);
   const auto outcomes = group.gather(std::move(own));
   std::vector<ChipOutcome> chips;
   for (const auto& outcome : outcomes) {
@@ -173,7 +179,6 @@ RunResult run_on_ranks(const scheduler::ClusterProgram& program,
   result.ranks = group.ranks();
   result.ranks_idle = group.ranks() - dealing.ranks_used;
   result.hosts = group.exchange().hosts();
-  result.uses_shared_memory = group.exchange().has_shared_memory();
   set_wall_time(result, std::chrono::duration<double>(Clock::now() - begin).count());
   return result;
 }

@@ -13,7 +13,8 @@ namespace lpu::cluster {
 [[nodiscard]] int execute(Runner& runner, const RunOptions& options, RankGroup* group);
 
 /// Rank 0's side of an execution on several ranks: deals the chips, takes part, collects what all measured.
-[[nodiscard]] RunResult run_on_ranks(const scheduler::ClusterProgram& program,
+/// @post the program has no texts any more: each rank has its own
+[[nodiscard]] RunResult run_on_ranks(scheduler::ClusterProgram& program,
                                      const RunOptions& options,
                                      interconnect::Carrier carrier,
                                      RankGroup& group,

@@ -428,6 +428,10 @@ std::vector<std::optional<RankOutcome>> RankGroup::gather(RankOutcome own) {
 }
 
 void RankGroup::release(ExitCode code) {
+  if (stopping_ != 0) {
+    // A launcher that was asked to end drops what it has not read of a process that is gone.
+    rest_for(400ms);
+  }
   log_.show_all();
   exchange_.announce_end();
   tell_all(encode(ControlKind::kQuit, static_cast<std::int32_t>(code)));

@@ -44,6 +44,7 @@ struct RankOutcome {
   std::vector<ChipOutcome> chips;
   std::int64_t messages_in_process = 0;
   interconnect::ExchangeCounts exchange;
+  bool uses_shared_memory = false;
   std::int64_t memory_bytes = 0;  ///< proportional set size when it ended; 0: not known
 };
 

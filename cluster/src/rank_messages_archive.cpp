@@ -55,7 +55,8 @@ void serialize(Archive& archive, ChipOutcome& chip) {
 }
 template <typename Archive>
 void serialize(Archive& archive, RankOutcome& outcome) {
-  archive(outcome.chips, outcome.messages_in_process, outcome.exchange, outcome.memory_bytes);
+  archive(
+      outcome.chips, outcome.messages_in_process, outcome.exchange, outcome.uses_shared_memory, outcome.memory_bytes);
 }
 template <typename Archive>
 void serialize(Archive& archive, Failure& failure) {

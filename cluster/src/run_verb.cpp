@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -138,14 +139,20 @@ json::object to_json(const Occupancy& occupancy) {
           {"c2c", occupancy.c2c}};
 }
 
-/// Occupancy of each chip, and the load of each of its links.
+/// Occupancy of each chip, and the load of each of its links, in millionths: there are many.
 json::array per_chip(const RunResult& result) {
+  const auto rounded = [](double share) { return std::round(share * 1e6) / 1e6; };
   json::array out;
   for (const ChipFigures& chip : result.per_chip) {
-    out.push_back({{"chip", chip.chip},
-                   {"rank", chip.rank},
-                   {"occupancy", to_json(chip.occupancy)},
-                   {"links_busy", json::value_from(chip.links)}});
+    json::object occupancy = to_json(chip.occupancy);
+    for (auto& unit : occupancy) {
+      unit.value() = rounded(unit.value().as_double());
+    }
+    json::array links;
+    for (const double share : chip.links) {
+      links.emplace_back(rounded(share));
+    }
+    out.push_back({{"chip", chip.chip}, {"rank", chip.rank}, {"occupancy", occupancy}, {"links_busy", links}});
   }
   return out;
 }

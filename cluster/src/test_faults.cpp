@@ -1,11 +1,11 @@
 #include "test_faults.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <functional>
-#include <memory>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -17,7 +17,8 @@ namespace lpu::cluster {
 namespace {
 
 constexpr std::string_view kVariable = "LPU_CLUSTER_TEST_FAULTS";
-constexpr std::string_view kKnown = "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K or skip=CHIP.K.I, separated by commas";
+constexpr std::string_view kKnown =
+    "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K, cut=CHIP.LINK.K or skip=CHIP.K.I, separated by commas";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> out;
@@ -46,7 +47,8 @@ Fault parse(std::string_view text) {
     }
   }
   const std::size_t expected = out.kind == "delay" ? 1 : 3;
-  const bool is_known = out.kind == "delay" || out.kind == "flip" || out.kind == "swap" || out.kind == "skip";
+  constexpr std::array<std::string_view, 5> kKinds = {"delay", "flip", "swap", "cut", "skip"};
+  const bool is_known = std::find(kKinds.begin(), kKinds.end(), out.kind) != kKinds.end();
   if (!is_known || out.numbers.size() != expected) {
     throw node::InputError(std::string(kVariable) + ": found " + std::string(text) + "; expected " +
                            std::string(kKnown));
@@ -63,18 +65,22 @@ std::function<void()> random_delay(std::int64_t most_us, std::int32_t rank) {
 }
 
 interconnect::Tamperer tamperer(std::string_view kind, interconnect::Delivery end, std::int64_t iteration) {
+  using interconnect::Tampering;
+  const auto is_at = [end](const interconnect::Delivery& to) { return to.chip == end.chip && to.link == end.link; };
+  if (kind == "cut") {
+    return [=](interconnect::Delivery to, node::MessageHeader& header, std::span<std::uint64_t>) {
+      return is_at(to) && header.iteration >= iteration ? Tampering::kLose : Tampering::kDeliver;
+    };
+  }
   const bool is_flip = kind == "flip";
   return [=, is_done = false](
              interconnect::Delivery to, node::MessageHeader& header, std::span<std::uint64_t> values) mutable {
-    if (is_done || to.chip != end.chip || to.link != end.link || header.iteration != iteration) {
-      return interconnect::Tampering::kDeliver;
+    if (is_done || !is_at(to) || header.iteration != iteration) {
+      return Tampering::kDeliver;
     }
     is_done = true;
-    if (is_flip) {
-      values.front() ^= std::uint64_t{1} << 17U;
-      return interconnect::Tampering::kDeliver;
-    }
-    return interconnect::Tampering::kHoldBack;
+    values.front() ^= is_flip ? std::uint64_t{1} << 17U : 0U;
+    return is_flip ? Tampering::kDeliver : Tampering::kHoldBack;
   };
 }
 

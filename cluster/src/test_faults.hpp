@@ -11,6 +11,7 @@ namespace lpu::cluster {
 ///     delay=N            after each turn of a chip its rank sleeps for 0 to N us, at random
 ///     flip=CHIP.LINK.K   one bit of a value id on its way to this link end, in iteration K
 ///     swap=CHIP.LINK.K   the first message of iteration K to this link end comes after its successor
+///     cut=CHIP.LINK.K    nothing of iteration K, and nothing after it, comes to this link end
 ///     skip=CHIP.K.I      the chip leaves out instruction I in iteration K
 ///
 /// separated by commas. Empty where it is not set. A result with planted faults says so.

@@ -159,8 +159,11 @@ void InProcessTransport::deliver_tampered(const Delivery& to,
   node::MessageHeader changed = header;
   std::vector<std::uint64_t> changed_values(values.begin(), values.end());
   const std::pair end{to.chip, to.link};
-  if (tamperer_(to, changed, changed_values) == Tampering::kHoldBack) {
+  const Tampering tampering = tamperer_(to, changed, changed_values);
+  if (tampering == Tampering::kHoldBack) {
     held_back_[end] = {changed, std::move(changed_values)};
+  }
+  if (tampering != Tampering::kDeliver) {
     return;
   }
   carry(to, changed, changed_values);

@@ -85,7 +85,7 @@ struct RunResult {
   std::int32_t ranks = 1;
   std::int32_t ranks_idle = 0;  ///< that no chip was dealt to
   std::int32_t hosts = 1;
-  bool uses_shared_memory = false;    ///< between ranks of rank 0's host
+  bool uses_shared_memory = false;    ///< between ranks of one host
   std::int64_t sleeps = 0;            ///< of all ranks
   std::int64_t wake_ups = 0;          ///< of all ranks: sleeps ended by another rank
   std::int64_t memory_bytes = 0;      ///< proportional set size of all ranks; 0: not measured

@@ -22,6 +22,7 @@ struct Delivery {
 enum class Tampering : std::uint8_t {
   kDeliver,   ///< as it is, or as the tamperer left it
   kHoldBack,  ///< behind the next message of the same link
+  kLose,      ///< never
 };
 /// @param to  the receiving link end; header and values may be changed
 using Tamperer = std::function<Tampering(Delivery to, node::MessageHeader& header, std::span<std::uint64_t> values)>;
