@@ -184,6 +184,7 @@ RunResult run_on_ranks(scheduler::ClusterProgram& program,
 }
 
 node::ExitCode follow(RankGroup& group, const Console& console) {
+  const StopWatch watch;
   const std::optional<StartOrder> order = group.await_start();
   if (!order) {
     return group.quit_code();

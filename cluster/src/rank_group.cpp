@@ -23,6 +23,7 @@ constexpr auto kStillAfter = 1s;           ///< until a rank reports that nothin
 constexpr auto kLookEvery = 500ms;         ///< for ranks that died
 constexpr auto kPatience = 2s;             ///< with whoever ends the job on purpose
 constexpr auto kOthersMayFailToo = 100ms;  ///< one fault often shows on several ranks: the earliest is named
+constexpr auto kTimeToHear = 20ms;         ///< of an end on purpose, before others can see a death
 constexpr auto kLastMoment = 600ms;        ///< launchers kill a second after SIGTERM
 constexpr auto kLongest = 50ms;            ///< of one sleep
 
@@ -74,6 +75,8 @@ void RankGroup::send_start(std::int32_t to, const StartOrder& order) {
 std::optional<StartOrder> RankGroup::await_start() {
   while (!order_ && !has_quit_) {
     handle_control();
+    look_for_signals();
+    look_for_the_lost();
     if (!order_ && !has_quit_) {
       exchange_.wait(5ms);
     }
@@ -219,6 +222,9 @@ void RankGroup::stop(int signal) {
   if (is_first()) {
     tell_all(encode(ControlKind::kStop, signal));
   }
+  if (!has_started_) {
+    std::_Exit(128 + signal);  // nothing was done that somebody could want to see
+  }
   if (!is_over_) {
     is_over_ = true;
     throw Stopped{signal};
@@ -249,8 +255,12 @@ void RankGroup::lose(std::int32_t lost) {
       .rank = lost,
       .exit_code = static_cast<std::int32_t>(ExitCode::kEnvironment),
       .message = "rank " + std::to_string(lost) + ": found it killed or lost; expected it to take part"};
-  if (stop_signal() != 0) {  // the launcher is ending all of them
-    handle_control();
+  if (stop_signal() != 0) {  // the launcher is ending all of them; was it told to?
+    const auto moment = Clock::now() + kOthersMayFailToo;
+    while (Clock::now() < moment) {
+      handle_control();
+      rest_for(5ms);
+    }
     if (exchange_.is_speaker()) {
       complain(failure.message);
     }
@@ -304,7 +314,10 @@ void RankGroup::end_with(const Failure& failure) {
   complain(failure.message);
   exchange_.announce_end();
   tell_all(encode(ControlKind::kAbort, failure.exit_code));
-  exchange_.wait(1ms);
+  const auto until = Clock::now() + kTimeToHear;
+  while (Clock::now() < until) {
+    exchange_.wait(1ms);
+  }
   MpiSession::abort(static_cast<ExitCode>(failure.exit_code));
 }
 

@@ -111,8 +111,6 @@ Failure describe_error() {
     return failure(ExitCode::kBug, std::string("a broken invariant of ours: ") + error.what());
   } catch (const std::exception& error) {
     return failure(ExitCode::kBug, std::string("an unexpected error: ") + error.what());
-  } catch (const Stopped& stopped) {
-    return Failure{.exit_code = 128 + stopped.signal, .message = "ended by a signal before the start"};
   }
 }
 
@@ -136,7 +134,7 @@ int do_on_ranks(const CommandLine& line, const Launch& launch) {
   } catch (...) {
     Failure failure = describe_error();
     failure.rank = group.rank();
-    if (group.has_started()) {
+    if (group.has_started() || group.rank() != 0) {
       failure.message = "[rank " + std::to_string(group.rank()) + "] " + failure.message;
       group.fail(failure);
     }

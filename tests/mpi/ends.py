@@ -71,7 +71,10 @@ for name, code in (("TERM", 143), ("INT", 130)):
                      f"{name} to a {target}: marked as partial, after {result['iterations']} iterations")
 
 # ---- a rank is stopped, and continues: nothing has happened
-FEW = ["--program", "small.lpuprog", "--tokens", "1500"]
+begin = time.monotonic()
+checks.object("run", "--program", "small.lpuprog", "--tokens", "500", "--json")
+tokens = int(500 * 2 / (time.monotonic() - begin)) + 500  # two seconds of one process, some more of eight
+FEW = ["--program", "small.lpuprog", "--tokens", str(tokens)]
 expected = checks.object("run", *FEW, "--json")["fingerprint"]
 mpirun = checks.start(RANKS, *FEW, "--json")
 pids = rank_pids(mpirun, RANKS)
