@@ -245,6 +245,25 @@ std::vector<std::string> FieldReader::texts(std::string_view key) const {
   return out;
 }
 
+std::vector<std::int64_t> FieldReader::integers(std::string_view key,
+                                                std::int64_t minimum,
+                                                std::int64_t maximum) const {
+  const std::string expected =
+      "an array of whole numbers from " + std::to_string(minimum) + " to " + std::to_string(maximum);
+  const json::value* value = node_->find(key);
+  if (value == nullptr || !value->is_array()) {
+    fail(key, expected);
+  }
+  std::vector<std::int64_t> out;
+  for (const json::value& element : value->get_array()) {
+    if (!element.is_int64() || element.get_int64() < minimum || element.get_int64() > maximum) {
+      fail(key, expected);
+    }
+    out.push_back(element.get_int64());
+  }
+  return out;
+}
+
 std::string FieldReader::shown(std::string_view key) const {
   const json::value* value = node_->find(key);
   return value == nullptr ? "no such field" : show(*value);

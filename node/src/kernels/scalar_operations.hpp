@@ -85,7 +85,9 @@ template <StoredType kType>
     } else {
       // The exponent's bias grows by 112; a product with 2^112 normalises subnormal numbers, too.
       const float magnitude = std::bit_cast<float>((wide & 0x7fffU) << 13U) * 0x1p112F;
-      return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | (wide & 0x8000U) << 16U);
+      const std::uint32_t not_finite = (wide & 0x7c00U) == 0x7c00U ? 0x7f800000U : 0U;
+      const std::uint32_t sign = (wide & 0x8000U) << 16U;
+      return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | not_finite | sign);
     }
   }
 }

@@ -88,8 +88,10 @@ HWY_INLINE Vector load_widened(const std::byte* stored) {
     } else {
       const auto shifted = hn::ShiftLeft<13>(hn::And(wide, hn::Set(d32, 0x7fffU)));
       const auto magnitude = hn::Mul(hn::BitCast(d, shifted), hn::Set(d, 0x1p112F));
+      const auto exponent = hn::Set(d32, 0x7c00U);
+      const auto not_finite = hn::IfThenElseZero(hn::Eq(hn::And(wide, exponent), exponent), hn::Set(d32, 0x7f800000U));
       const auto sign = hn::ShiftLeft<16>(hn::And(wide, hn::Set(d32, 0x8000U)));
-      return hn::Or(magnitude, hn::BitCast(d, sign));
+      return hn::Or(magnitude, hn::BitCast(d, hn::Or(not_finite, sign)));
     }
   }
 }

@@ -44,6 +44,11 @@ class FieldReader {
   /// A string's content, or the spelling of a number or a boolean: what a quantity with its unit is read from.
   [[nodiscard]] std::string literal(std::string_view key) const;
   [[nodiscard]] std::vector<std::string> texts(std::string_view key) const;  ///< an array of strings; absent: empty
+  /// An array of whole numbers.
+  /// @throws InputError  absent, another type, an element out of range
+  [[nodiscard]] std::vector<std::int64_t> integers(std::string_view key,
+                                                   std::int64_t minimum,
+                                                   std::int64_t maximum) const;
   /// A value as JSON text, for messages.
   [[nodiscard]] std::string shown(std::string_view key) const;
 
