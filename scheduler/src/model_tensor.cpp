@@ -1,5 +1,6 @@
 #include "lpu/scheduler/model_tensor.hpp"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -128,30 +129,35 @@ ModelTensor tensor_at(const ModelConfig& model, std::int64_t index) {
   return {};
 }
 
-std::vector<double> rotary_frequencies(const ModelConfig& model) {
+namespace {
+
+double scaled_frequency(const RopeConfig& rope, double frequency) {
   constexpr double kTurn = 0x1.921fb54442d18p+2;  // 2 pi
-  const RopeConfig& rope = model.rope;
+  switch (rope.scaling) {
+    case RopeScaling::kNone:
+      return frequency;
+    case RopeScaling::kLinear:
+      return frequency / rope.factor;
+    case RopeScaling::kLlama3: {
+      // Turns of the pair over the original context: few are scaled, many are kept, a ramp lies between.
+      const double turns = static_cast<double>(rope.original_max_position) * frequency / kTurn;
+      const double ramp =
+          (turns - rope.low_frequency_factor) / (rope.high_frequency_factor - rope.low_frequency_factor);
+      const double kept = std::clamp(ramp, 0.0, 1.0);
+      return (1.0 - kept) * (frequency / rope.factor) + kept * frequency;
+    }
+  }
+  return frequency;
+}
+
+}  // namespace
+
+std::vector<double> rotary_frequencies(const ModelConfig& model) {
   std::vector<double> out;
   for (std::int64_t i = 0; i < model.head_dim / 2; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(model.head_dim);
-    const double frequency = node::power(rope.theta, exponent);
-    switch (rope.scaling) {
-      case RopeScaling::kNone:
-        out.push_back(frequency);
-        break;
-      case RopeScaling::kLinear:
-        out.push_back(frequency / rope.factor);
-        break;
-      case RopeScaling::kLlama3: {
-        // Turns of the pair over the original context: few are scaled, many are kept, a ramp lies between.
-        const double turns = static_cast<double>(rope.original_max_position) * frequency / kTurn;
-        const double ramp =
-            (turns - rope.low_frequency_factor) / (rope.high_frequency_factor - rope.low_frequency_factor);
-        const double kept = ramp < 0.0 ? 0.0 : ramp > 1.0 ? 1.0 : ramp;
-        out.push_back((1.0 - kept) * (frequency / rope.factor) + kept * frequency);
-        break;
-      }
-    }
+    const double frequency = scaled_frequency(model.rope, node::power(model.rope.theta, exponent));
+    out.push_back(node::rounded_to(model.stored_type, static_cast<float>(frequency)));
   }
   return out;
 }

@@ -8,6 +8,7 @@ install(TARGETS lpu_node lpu_interconnect lpu_scheduler lpu_cluster EXPORT lpu_c
   FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(TARGETS lpu_cluster_exe RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 install(DIRECTORY cluster/presets DESTINATION "${CMAKE_INSTALL_DATADIR}/lpu_cluster" FILES_MATCHING PATTERN "*.json")
+install(DIRECTORY cluster/models DESTINATION "${CMAKE_INSTALL_DATADIR}/lpu_cluster")
 install(FILES LICENSE README.md DESTINATION "${CMAKE_INSTALL_DOCDIR}" OPTIONAL)
 install(EXPORT lpu_clusterTargets NAMESPACE lpu:: DESTINATION "${LPU_PACKAGE_DIR}")
 

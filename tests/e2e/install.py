@@ -20,6 +20,9 @@ call("cmake", "--install", build, "--prefix", prefix)
 call(os.path.join(prefix, "bin", "lpu_cluster"), "list", "chips")
 checks.check(os.path.exists(os.path.join(prefix, "share", "lpu_cluster", "presets", "chips", "tsp-v1.json")),
              "the presets are installed as files")
+for model, size in (("shakespeare-llama-4m", 8532440), ("shakespeare-mixtral-5m", 10451032)):
+    weights = os.path.join(prefix, "share", "lpu_cluster", "models", model, "model.safetensors")
+    checks.check(os.path.exists(weights) and os.path.getsize(weights) == size, f"{model} is installed with its weights")
 call("cmake", "-S", os.path.join(source, "tests", "consumer"), "-B", "consumer", "-G", "Ninja",
      f"-DCMAKE_PREFIX_PATH={prefix}", *sys.argv[4:])
 call("cmake", "--build", "consumer")

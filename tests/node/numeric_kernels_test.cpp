@@ -395,6 +395,24 @@ TEST(ChooseExperts, WeightsAreTheSoftmaxOfTheChosen) {
   EXPECT_NEAR(chosen[0].weight, 1.0 / (1.0 + std::exp(2.0)), 1e-7);
 }
 
+TEST(RoundedTo, IsTheNearestNumberOfTheTypeAndTheEvenOneOfTwo) {
+  for (const StoredType type : {StoredType::kBfloat16, StoredType::kFloat16}) {
+    for (std::uint16_t word = 0; word < (type == StoredType::kBfloat16 ? 0x7f7fU : 0x7bffU); ++word) {
+      std::array<float, 2> neighbours{};
+      const std::array<std::uint16_t, 2> words = {word, static_cast<std::uint16_t>(word + 1)};
+      numeric_kernels(SimdTarget::kScalar).widen(std::as_bytes(std::span(words)).data(), type, neighbours);
+      const auto [low, high] = neighbours;
+      ASSERT_EQ(rounded_to(type, low), low);
+      ASSERT_EQ(rounded_to(type, -low), -low);
+      const auto middle = static_cast<float>(0.5 * (static_cast<double>(low) + static_cast<double>(high)));
+      ASSERT_EQ(rounded_to(type, middle), word % 2 == 0 ? low : high);
+      ASSERT_EQ(rounded_to(type, std::nextafter(middle, 0.0F)), low);
+      ASSERT_EQ(rounded_to(type, std::nextafter(middle, kInfinity)), high);
+    }
+  }
+  EXPECT_EQ(rounded_to(StoredType::kFloat32, 0.1F), 0.1F);
+}
+
 TEST(FindNonFinite, NamesTheFirstInEveryType) {
   const std::vector<float> finite = {1.0F, -2.0F, 0x1p-14F, 65504.0F};
   for (const StoredType type : {StoredType::kFloat32, StoredType::kBfloat16, StoredType::kFloat16}) {

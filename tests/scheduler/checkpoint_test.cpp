@@ -135,9 +135,10 @@ TEST(RotaryFrequencies, ScaleAsTheConfigSays) {
   ModelConfig model = tiny_model();
   model.head_dim = 8;
   model.rope.theta = 1e4;
-  std::vector<double> plain = rotary_frequencies(model);
-  ASSERT_EQ(plain.size(), 4U);
-  EXPECT_NEAR(plain[1], 0.1, 1e-15);
+  EXPECT_EQ(rotary_frequencies(model)[1], 0x1.9ap-4);  // 0.1 in bf16
+  model.stored_type = StoredType::kFloat32;
+  const std::vector<double> plain = rotary_frequencies(model);
+  EXPECT_EQ(plain, (std::vector<double>{1.0F, 0.1F, 0.01F, 0.001F}));
   model.rope.scaling = RopeScaling::kLinear;
   model.rope.factor = 4.0;
   EXPECT_EQ(rotary_frequencies(model)[1], plain[1] / 4.0);
@@ -151,7 +152,8 @@ TEST(RotaryFrequencies, ScaleAsTheConfigSays) {
   EXPECT_EQ(scaled[1], plain[1]);
   EXPECT_EQ(scaled[3], plain[3] / 4.0);
   const double smooth = (256.0 / (6.283185307179586 / plain[2]) - 0.25) / 3.75;
-  EXPECT_NEAR(scaled[2], (1.0 - smooth) * plain[2] / 4.0 + smooth * plain[2], 1e-15);
+  EXPECT_FLOAT_EQ(static_cast<float>(scaled[2]),
+                  static_cast<float>((1.0 - smooth) * plain[2] / 4.0 + smooth * plain[2]));
 }
 
 TEST(Checkpoint, ReadsUnalignedHeadersAndASingleFileByName) {

@@ -404,18 +404,18 @@ const NumericKernels* simd_kernels(SimdTarget target) {
 }
 
 bool cpu_has(SimdTarget target) {
-  const auto supported = hwy::SupportedTargets();
+  static const auto kSupported = hwy::SupportedTargets();  // asks the CPU, which a virtual machine answers slowly
   switch (target) {
     case SimdTarget::kScalar:
       return true;
     case SimdTarget::kSsse3:
-      return (supported & HWY_SSSE3) != 0;
+      return (kSupported & HWY_SSSE3) != 0;
     case SimdTarget::kSse4:
-      return (supported & HWY_SSE4) != 0;
+      return (kSupported & HWY_SSE4) != 0;
     case SimdTarget::kAvx2:
-      return (supported & HWY_AVX2) != 0;
+      return (kSupported & HWY_AVX2) != 0;
     case SimdTarget::kAvx512:
-      return (supported & HWY_AVX3) != 0;
+      return (kSupported & HWY_AVX3) != 0;
   }
   return false;
 }

@@ -12,6 +12,9 @@ enum class StoredType : std::uint8_t { kFloat32, kBfloat16, kFloat16 };
   return type == StoredType::kFloat32 ? 4 : 2;
 }
 
+/// The nearest number of the type, the even one of two; finite and within the type's range.
+[[nodiscard]] float rounded_to(StoredType type, float value);
+
 /// Row-major numbers as a checkpoint holds them: not owned, of any alignment (a file's header has any length).
 struct StoredMatrix {
   const std::byte* data = nullptr;

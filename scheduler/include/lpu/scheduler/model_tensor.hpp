@@ -48,7 +48,11 @@ struct TensorShape {
 /// @pre  0 <= index < tensor_count(model)
 [[nodiscard]] ModelTensor tensor_at(const ModelConfig& model, std::int64_t index);
 
-/// Frequencies of the rotary pairs, radians a position: theta^(−2i / head_dim), scaled as the model's `rope` says.
+/// Frequencies of the rotary pairs, radians a position: theta^(−2i / head_dim), scaled as the model's `rope` says, then
+/// rounded to fp32 and to the type that weights are stored in.
+///
+/// transformers holds them as a buffer of the model, and a bf16 model's buffer is bf16: against its float64 logits of
+/// the shipped models the largest error is 3e-6 with this rounding, 5e-3 without.
 /// @source Hugging Face transformers, modeling_rope_utils.py: default, linear, llama3
 [[nodiscard]] std::vector<double> rotary_frequencies(const ModelConfig& model);
 
