@@ -44,7 +44,7 @@ constexpr VerbRow kVerbs[] = {
      "",
      "the cluster's program, as one verified file",
      "  lpu_cluster compile --model llama-3-8b --chips 64 -o llama.lpuprog\n"
-     "  lpu_cluster compile --model llama-2-70b --objective throughput --users saturating -o 70b.lpuprog\n"},
+     "  lpu_cluster compile --model llama-3-8b --objective throughput -o busy.lpuprog\n"},
     {Verb::kVerify,
      "verify",
      "FILE",
@@ -70,7 +70,7 @@ constexpr VerbRow kVerbs[] = {
      "FILE",
      "a program with one planted fault, for tests and teaching",
      "  lpu_cluster mutate --list\n"
-     "  lpu_cluster mutate llama.lpuprog --kind late_arrival --seed 7 -o broken.lpuprog\n"},
+     "  lpu_cluster mutate llama.lpuprog --kind receive-off -o broken.lpuprog\n"},
     {Verb::kAssemble,
      "assemble",
      "FILE.jsonl",
@@ -102,16 +102,16 @@ constexpr FlagRow kFlags[] = {
     {"system", "NAME|FILE", "", "none", "preset or JSON file", "chips of one kind, and how many", kCompiling},
     {"chip", "NAME|FILE", "", "tsp-v1", "preset or JSON file", "the chip, in place of the system's", kCompiling},
     {"chips", "N", "", "the model's, else smallest", "1 to 9280 chips", "size of the system", kCompiling},
-    {"tp", "N", "", "searched", "1 to 9280 chips", "tensor parallel degree", kCompiling},
-    {"pp", "N", "", "searched", "1 to 9280 stages", "pipeline parallel stages", kCompiling},
-    {"micro-batch", "N", "1", "", "1 to 1024 users", "users that share an iteration", kCompiling},
+    {"tp", "N", "", "searched", "1, 2, 4 or 8 chips of a node", "tensor parallel degree", kCompiling},
+    {"pp", "N", "", "searched", "1 to 3 x layers stages", "pipeline parallel stages", kCompiling},
+    {"micro-batch", "N", "1", "", "1 to 32 users", "users that share an iteration", kCompiling},
     {"users", "N|saturating", "1", "", "1 to 1000000 users", "that KV is allocated for, and that run", kCompiling},
     {"context", "N", "", "1k, or the model's", "1 to 1024k positions", "KV bucket; k = 1024", kCompiling},
     {"compute", "PATH", "w8a8", "", "w8a8, w8a16, fp16, fp32ref", "compute path", kCompiling},
     {"kv", "TYPE", "", "by compute path", "int8, fp16, fp32", "type of the KV cache", kCompiling},
     {"experts", "MODE", "indirect", "", "indirect, all", "experts that a layer installs", kCompiling},
     {"objective", "NAME", "latency", "", "latency, throughput", "empty or loaded machine", kCompiling},
-    {"sampling", "PLACE", "chip", "", "chip, host", "where the next token is chosen", kCompiling},
+    {"sampling", "PLACE", "chip", "", "chip", "where the next token is chosen", kCompiling},
     {"search-orders",
      "N",
      "0",
@@ -123,7 +123,7 @@ constexpr FlagRow kFlags[] = {
     {"set", "PATH=VALUE", "", "none", "a preset's field, with unit", "change a constant; may be repeated", kCompiling},
     {"explain", "", "", "", "", "the layer budget by part", bit(Verb::kPlan)},
     {"pareto", "", "", "", "", "pairs of II and latency, both objectives", bit(Verb::kPlan)},
-    {"program", "FILE", "", "none", "a .lpuprog file", "the program, in place of --model", kReading},
+    {"program", "FILE", "", "none", "a .lpuprog file", "the program; run: in place of --model", kReading},
     {"trace-chips", "A-B", "", "all", "chips of the program", "list these chips", bit(Verb::kInspect)},
     {"trace-cycles", "A-B", "", "all", "cycles of the iteration", "list what issues in them", bit(Verb::kInspect)},
     {"unit", "NAME", "", "all", "mem, mxm, vxm, sxm, c2c", "list this unit", bit(Verb::kInspect)},
@@ -183,6 +183,16 @@ std::vector<std::string> flag_names(std::optional<Verb> verb) {
   throw InputError(flag + ": found an unknown flag; expected one of lpu_cluster" +
                    (verb ? " " + std::string(name(*verb)) : "") + " --help" +
                    node::did_you_mean(flag, flag_names(verb)));
+}
+
+/// "help" and "version" are flags here.
+[[noreturn]] void refuse_verb(const std::string& word) {
+  const std::string flag = "--" + word;
+  const FlagRow* row = find_flag(word);
+  const bool is_flag = row != nullptr && row->verbs == kAll;
+  throw InputError(word + ": found an unknown verb; expected one of the known ones" +
+                   (is_flag ? "; known: " + node::join(verb_names()) + "; did you mean " + flag + "?"
+                            : node::known_values(word, verb_names())));
 }
 
 /// The words of the call as Boost sees them: no guessing of shortened flags.
@@ -301,8 +311,7 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
     const auto* row =
         std::find_if(std::begin(kVerbs), std::end(kVerbs), [&](const VerbRow& r) { return r.name == words.front(); });
     if (row == std::end(kVerbs)) {
-      throw InputError(words.front() + ": found an unknown verb; expected one of the known ones" +
-                       node::known_values(words.front(), verb_names()));
+      refuse_verb(words.front());
     }
     line.verb = row->verb;
     words.erase(words.begin());

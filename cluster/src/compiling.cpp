@@ -97,10 +97,14 @@ std::string only_word(const CommandLine& line, const std::string& what) {
 }
 
 void refuse_words(const CommandLine& line) {
-  if (!line.words.empty()) {
-    throw InputError(std::string(name(*line.verb)) + ": found " + line.words.front() +
-                     " after it; expected flags only, see lpu_cluster " + std::string(name(*line.verb)) + " --help");
+  if (line.words.empty()) {
+    return;
   }
+  const std::string& word = line.words.front();
+  const bool is_program = *line.verb == Verb::kRun && word.ends_with(".lpuprog");
+  throw InputError(std::string(name(*line.verb)) + ": found " + word +
+                   " after it; expected flags only, see lpu_cluster " + std::string(name(*line.verb)) + " --help" +
+                   (is_program ? "; did you mean --program " + word + "?" : ""));
 }
 
 std::string program_file(const CommandLine& line) {

@@ -144,6 +144,17 @@ std::vector<node::Setting> settings_of(const std::vector<node::Setting>& all,
   return out;
 }
 
+/// "; did you mean chip.sram?" for a field alone, too.
+std::string nearest_path(const std::string& path, const std::vector<std::string>& paths) {
+  for (const std::string_view first : {"chip.", "link.", "model.", "system."}) {
+    const std::string whole = std::string(first) + path;
+    if (std::find(paths.begin(), paths.end(), whole) != paths.end()) {
+      return "; did you mean " + whole + "?";
+    }
+  }
+  return node::did_you_mean(path, paths);
+}
+
 std::optional<std::int32_t> optional_degree(const CommandLine& line, const std::string& flag) {
   if (!line.has(flag)) {
     return std::nullopt;
@@ -266,7 +277,7 @@ std::vector<node::Setting> parse_settings(const std::vector<std::string>& settin
       throw InputError("--set " + setting.path +
                        ": found an unknown path; expected chip.<field>, link.<field>, "
                        "model.<field> or system.chips" +
-                       node::did_you_mean(setting.path, paths));
+                       nearest_path(setting.path, paths));
     }
     out.push_back(std::move(setting));
   }
@@ -320,6 +331,9 @@ Configuration configure(const CommandLine& typed) {
   request.experts = parse_word(kExpertModes, "experts", line.value("experts"));
   request.objective = parse_word(kObjectives, "objective", line.value("objective"));
   request.sampling = parse_word(kSamplings, "sampling", line.value("sampling"));
+  if (request.sampling == Sampling::kHost) {
+    throw InputError("--sampling: found host; expected chip: no program takes the way through the host");
+  }
   request.search_orders =
       static_cast<std::int32_t>(parse_integer("search-orders", line.value("search-orders"), 0, 1'000'000));
   request.seed = static_cast<std::uint64_t>(

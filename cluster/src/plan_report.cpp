@@ -162,9 +162,10 @@ std::string plan_text(const Configuration& configuration, const Compiled& compil
   const node::Hertz clock = program.chip.clock;
   const Service service = serve(program, request.users.value_or(program.user_slots));
 
-  std::string out = program.model + " on " + std::to_string(program.chips) + " chips (" + program.chip.name + "): TP " +
+  std::string out = program.model + " on " + node::with_thousands(program.chips) +
+                    (program.chips == 1 ? " chip (" : " chips (") + program.chip.name + "): TP " +
                     std::to_string(program.tensor_parallel) + " x PP " + std::to_string(program.pipeline_parallel);
-  out += report.chips_idle > 0 ? ", " + std::to_string(report.chips_idle) + " idle\n" : "\n";
+  out += report.chips_idle > 0 ? ", " + node::with_thousands(report.chips_idle) + " idle\n" : "\n";
   out += "  " + std::string(name(request.compute)) + ", KV " + std::string(name(request.kv)) + ", context " +
          node::with_thousands(request.context) + ", micro-batch " + std::to_string(program.plan.micro_batch) +
          ", objective " + std::string(name(request.objective));

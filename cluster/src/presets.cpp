@@ -34,14 +34,18 @@ FieldReader open(PresetKind kind, const std::string& name_or_file, const std::st
     }
   }
   std::error_code error;
-  if (looks_like_path(name_or_file) || fs::exists(name_or_file, error)) {
+  const bool is_there = fs::exists(name_or_file, error);
+  if (is_there || name_or_file.ends_with(".json")) {
     const fs::path path(name_or_file);
     return FieldReader::load(kind == PresetKind::kModels && fs::is_directory(path, error) ? path / "config.json"
                                                                                           : path);
   }
-  throw InputError(where + ": found " + (name_or_file.empty() ? "nothing" : name_or_file) + "; expected a " +
-                   std::string(kNouns[static_cast<std::size_t>(kind)]) + " preset or a file" +
-                   node::known_values(name_or_file, preset_names(kind)));
+  throw InputError(where + ": found " +
+                   (name_or_file.empty()            ? "nothing"
+                    : looks_like_path(name_or_file) ? "no file or folder " + name_or_file
+                                                    : name_or_file) +
+                   "; expected a " + std::string(kNouns[static_cast<std::size_t>(kind)]) + " preset or a file" +
+                   node::known_values(fs::path(name_or_file).filename().string(), preset_names(kind)));
 }
 
 /// What people call the model of a config.json: its folder's name.

@@ -27,6 +27,9 @@ using node::InputError;
 
 /// "A-B" or "A".
 std::pair<std::int64_t, std::int64_t> parse_span(const std::string& flag, const std::string& text) {
+  if (text.empty() || text.find_first_not_of("0123456789-") != std::string::npos) {
+    throw InputError("--" + flag + ": found " + text + "; expected a number or two of them, such as 0-7");
+  }
   const std::size_t dash = text.find('-');
   const std::string first = text.substr(0, dash);
   const std::string last = dash == std::string::npos ? first : text.substr(dash + 1);

@@ -52,6 +52,8 @@ checks.check(compiled["token_latency_cycles"] == plan["token_latency_cycles"], "
 verified = checks.object("verify", "small.lpuprog", "--json")
 checks.check(verified["verified"] is True and verified["breaches"] == [], "the program is legal")
 checks.check(verified["schedule_digest"] == compiled["schedule_digest"] == plan["schedule_digest"], "one schedule")
+checks.refused(["inspect", "small.lpuprog", "--trace-chips", "3,5"],
+               "--trace-chips: found 3,5; expected a number or two of them, such as 0-7")
 listing = checks.expect(["inspect", "small.lpuprog", "--json"], 0, stderr="").stdout
 with open("small.jsonl", "w", encoding="utf-8") as file:
     file.write(listing)

@@ -15,7 +15,14 @@ checks.check(no_verb.stdout == general.stdout, "without a verb the help is print
 for verb in VERBS:
     text = checks.expect([verb, "--help"], 0, stderr="").stdout
     checks.check("examples:\n" in text, f"{verb} --help ends with examples")
-    checks.check(all(len(line) <= 100 for line in text.splitlines()), f"{verb} --help is at most 100 columns wide")
+    checks.check(all(len(line) <= 80 for line in text.splitlines()), f"{verb} --help is at most 80 columns wide")
+    for example in text.split("examples:\n")[1].splitlines():
+        words = example.split("|")[0].split(">")[0].split()
+        parsed = checks.run(*words[1:], "--help")
+        checks.check(words[0] == "lpu_cluster" and parsed.returncode == 0, f"an example of {verb} --help: {parsed.stderr}")
+        if "--kind" in words:
+            kinds = [kind["name"] for kind in checks.object("mutate", "--list", "--json")["kinds"]]
+            checks.check(words[words.index("--kind") + 1] in kinds, f"an example names a kind that is none: {example}")
     for flag in ("--json", "--quiet", "--log-level", "--help"):
         checks.check(f"  {flag}" in text, f"{verb} --help knows {flag}")
 

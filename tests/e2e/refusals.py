@@ -12,6 +12,7 @@ refused = checks.refused
 VERBS = "list, plan, compile, verify, inspect, run, mutate, assemble"
 MODELS = "llama-2-70b, llama-2-7b, llama-3-70b, llama-3-8b, mistral-7b, mixtral-8x22b, mixtral-8x7b"
 refused(["plna"], f"plna: found an unknown verb; expected one of the known ones; known: {VERBS}; did you mean plan?")
+refused(["help"], f"help: found an unknown verb; expected one of the known ones; known: {VERBS}; did you mean --help?")
 refused(["--nope"], "--nope: found an unknown flag; expected one of lpu_cluster --help")
 refused(["plan", "--modle", "llama-3-8b"],
         "--modle: found an unknown flag; expected one of lpu_cluster plan --help; did you mean --model?")
@@ -27,6 +28,9 @@ refused(["plan"], f"--model: found nothing; expected a model preset or a file; k
 refused(["plan", "--model", "llama-3-70"],
         f"--model: found llama-3-70; expected a model preset or a file; known: {MODELS}; did you mean llama-3-70b?")
 refused(["plan", "--model", "absent/config.json"], "absent/config.json: found no such file")
+refused(["plan", "--model", "an-owner/llama-3-8b"],
+        f"--model: found no file or folder an-owner/llama-3-8b; expected a model preset or a file; known: {MODELS}; "
+        "did you mean llama-3-8b?")
 refused(["list"], "list: found nothing after it; expected what to list; known: chips, systems, models")
 refused(["list", "model"],
         "list: found model; expected what to list; known: chips, systems, models; did you mean models?")
@@ -35,6 +39,8 @@ refused(MODEL + ["--compute", "w8a9"],
         "--compute: found w8a9; expected one of the known words; known: w8a8, w8a16, fp16, fp32ref; did you mean w8a8?")
 refused(MODEL + ["--objective", "speed"],
         "--objective: found speed; expected one of the known words; known: latency, throughput")
+refused(MODEL + ["--sampling", "host"],
+        "--sampling: found host; expected chip: no program takes the way through the host")
 refused(MODEL + ["--chips", "0"], "--chips: found 0; expected 1 to 9280")
 refused(MODEL + ["--chips", "-8"], "--chips: found -8; expected a number of 0 or more, such as 8")
 refused(MODEL + ["--chips", "8.5"], "--chips: found 8.5; expected a whole number of things")
@@ -56,6 +62,9 @@ refused(MODEL + ["--set", "link.flight=218"],
 refused(MODEL + ["--set", "link.fligth=218cycles"],
         "--set link.fligth: found an unknown path; expected chip.<field>, link.<field>, model.<field> or system.chips; "
         "did you mean link.flight?")
+refused(MODEL + ["--set", "sram=500MB"],
+        "--set sram: found an unknown path; expected chip.<field>, link.<field>, model.<field> or system.chips; "
+        "did you mean chip.sram?")
 refused(MODEL + ["--set", "chip.sram=1KiB"], "--set chip.sram: found 1KiB; expected 440 KiB to 1760 MiB")
 refused(MODEL + ["--set", "model.kv_heads=5"],
         "--set model.kv_heads: found 5; expected a divisor of the 32 query heads")
@@ -174,6 +183,8 @@ if os.geteuid() != 0:  # root may write everywhere
             "-o: found closed, which cannot be written; expected a folder with write permission")
 refused(["verify"], "verify: found nothing after it; expected one program file")
 refused(["verify", "a", "b"], "verify: found 2 words after it; expected one program file")
+refused(["run", "x.lpuprog"],
+        "run: found x.lpuprog after it; expected flags only, see lpu_cluster run --help; did you mean --program x.lpuprog?")
 refused(["run", "--program", "x.lpuprog", "--model", "llama-3-8b"],
         "--model: found beside --program; expected one of them (the program holds the rest)")
 checks.check(sorted(os.listdir(".")) == sorted(["chip.json", "folder", "model"] + (["closed"] if os.geteuid() else [])),
