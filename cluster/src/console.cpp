@@ -38,6 +38,19 @@ bool is_number(const std::string& cell) {
   return end > first && cell.size() - end <= kLongestUnit && (end == cell.size() || cell[end] == ' ');
 }
 
+/// Whether all of a column below its heading, or a heading alone, are numbers: such a column stands right.
+bool holds_numbers(const std::vector<std::vector<std::string>>& rows, std::size_t column) {
+  std::size_t numbers = 0;
+  for (std::size_t row = rows.size() > 1 ? 1 : 0; row < rows.size(); ++row) {
+    const std::string cell = column < rows[row].size() ? rows[row][column] : std::string();
+    if (!cell.empty() && cell != "n/a" && !is_number(cell)) {
+      return false;
+    }
+    numbers += is_number(cell) ? 1 : 0;
+  }
+  return numbers > 0;
+}
+
 /// Characters, not bytes: UTF-8 continuation bytes take no room.
 std::size_t columns(const std::string& cell) {
   return static_cast<std::size_t>(
@@ -121,17 +134,16 @@ std::string Table::text() const {
     }
   }
   std::string out;
-  // A heading stands over its column the way the column's first cell does.
-  const auto is_right = [&](std::size_t row, std::size_t column) {
-    const std::size_t deciding = row == 0 && rows_.size() > 1 && column > 0 ? 1 : row;
-    return column < rows_[deciding].size() && is_number(rows_[deciding][column]);
-  };
+  std::vector<bool> is_right;
+  for (std::size_t column = 0; column < widths.size(); ++column) {
+    is_right.push_back(holds_numbers(rows_, column));
+  }
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     std::string line = margin_;
     for (std::size_t column = 0; column < rows_[row].size(); ++column) {
       const std::string& cell = rows_[row][column];
       const std::string gap(widths[column] - columns(cell), ' ');
-      line += (column == 0 ? "" : "  ") + (is_right(row, column) ? gap + cell : cell + gap);
+      line += (column == 0 ? "" : "  ") + (is_right[column] ? gap + cell : cell + gap);
     }
     line.erase(line.find_last_not_of(' ') + 1);
     out += line + "\n";

@@ -177,6 +177,8 @@ def lay_out(source, program):
     os.makedirs("build/ci")
     os.symlink(os.path.dirname(program), "build/ci/bin")
     os.environ["PATH"] = f"{os.getcwd()}/build/ci/bin:{os.environ['PATH']}"
+    for variable in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"):
+        os.environ.setdefault(variable, "1")
 
 
 def main():
