@@ -510,13 +510,14 @@ TESTS = {
     "row R2, install of 409,600 weights": r"validation\..*R2",
     "row R4, transit": r"validation\..*R4",
     "row R5, vectors over a link": r"validation\..*R5",
-    "row R8, encoding overhead": r"validation\..*(R8|EncodingOverhead)",
-    "row R12, emulated = predicted": r"validation\..*(R12|Determinism)",
+    "row R8, encoding overhead": r"validation\..*R8",
+    "row R12, emulated = predicted": r"validation\..*R12",
     "row R16, capacity": r"validation\..*R16",
-    "10,000 small programs, burst verdict = expander's": r"property\..*(TenThousand|10000|Oracle|SmallPrograms)",
-    "a whole layer of each preset": r"property\..*Layer",
-    "500 random models x systems": r"property\..*(500|FiveHundred|RandomModels|Compile)",
-    "a schedule small enough to check by hand": r"\.(.*)(ByHand|ReservationTable|Hand)",
+    "10,000 small programs, burst verdict = expander's": r"property\..*TenThousandPrograms",
+    "a whole layer of each preset": r"property\..*VerifyLayer",
+    "500 random models x systems": r"property\..*(FiveHundred|RandomRequest|RandomModel|RandomCompil)",
+    "bounds, by hand and below every program": r"unit\..*Bound",
+    "one TP group, two stages, two users as a reservation table": r"\..*ReservationTable",
 }
 
 
