@@ -94,11 +94,12 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
                    const CompileRequest& request,
                    std::int64_t bound,
                    const Progress& progress) {
-  constexpr std::int32_t kOrders = 32;
+  constexpr std::int32_t kOrders = 64;
   constexpr double kOverBound = 1.096;
   constexpr double kLeastSlack = 1.01;
   constexpr double kFirstSlack = 1.035;
-  constexpr double kStep = 1.01;
+  constexpr double kFirstStep = 0.01;
+  constexpr double kLargestStep = 0.08;
   const std::int32_t orders = request.search_orders > 0 ? request.search_orders : kOrders;
   std::vector<std::size_t> by_length(kinds.size());
   std::iota(by_length.begin(), by_length.end(), std::size_t{0});
@@ -106,7 +107,9 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
     return windows_length(*kinds[a].lowering) > windows_length(*kinds[b].lowering);
   });
   const auto windows = static_cast<double>(windows_length(*kinds[by_length.front()].lowering));
-  double interval = std::clamp(static_cast<double>(bound) * kOverBound, windows * kLeastSlack, windows * kFirstSlack);
+  const auto least = static_cast<double>(bound);
+  double interval = std::max(std::clamp(least * kOverBound, windows * kLeastSlack, windows * kFirstSlack), least);
+  double step = kFirstStep;
   std::vector<std::unique_ptr<Lowering>> scheduled(kinds.size());
   std::size_t done = 0;
   while (done < kinds.size()) {
@@ -116,7 +119,8 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
     if (scheduled[k]) {
       ++done;
     } else {
-      interval = std::max(interval * kStep, interval + 1);
+      interval = std::max(interval * (1 + step), interval + 1);
+      step = std::min(2 * step, kLargestStep);
       done = 0;
       LPU_CHECK(whole < 4 * windows_length(*kinds[by_length.front()].lowering) + 100'000,
                 "no interval has a place for everything");

@@ -1,6 +1,7 @@
 #include "interval_search.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -9,82 +10,173 @@
 namespace lpu::scheduler {
 namespace {
 
-/// Windows that become ready together, and how long after the group before them.
-struct Group {
-  std::size_t first = 0;
-  std::size_t count = 0;
-  std::int64_t delay = 0;
+/// What the coarse model knows of a window.
+struct Link {
+  std::int64_t length = 0;
+  bool is_planned = false;                           ///< takes a place of its own on the circle
+  std::map<std::int32_t, std::int64_t> delays = {};  ///< from the end of an earlier window (-1: from cycle 0)
 };
 
-std::vector<Group> group_windows(const std::vector<Lowering::Window>& windows) {
-  // Vector work takes longer between rounds than alone: trips to the SXM wait for free diagonals.
-  constexpr double kCrowded = 1.25;
-  std::vector<Group> out;
-  for (std::size_t i = 0; i < windows.size(); ++i) {
-    const std::int64_t end_before = i == 0 ? 0 : windows[i - 1].start + windows[i - 1].length;
-    if (i == 0 || (windows[i].ready > end_before && !windows[i].continues)) {
-      out.push_back({i, 0, static_cast<std::int64_t>(static_cast<double>(windows[i].ready - end_before) * kCrowded)});
-    }
-    ++out.back().count;
+/// What each window of a schedule waited for, and how long after that it could start. A short window has no place of
+/// its own, so that what it waited for a hole counts, too.
+std::vector<Link> chain_of(const std::vector<Lowering::Window>& windows,
+                           std::int64_t shortest_planned,
+                           double stretch) {
+  std::vector<Link> out;
+  for (const Lowering::Window& window : windows) {
+    const bool is_planned = window.length >= shortest_planned;
+    const std::int64_t from = window.anchor < 0 ? 0
+                                                : windows[static_cast<std::size_t>(window.anchor)].start +
+                                                      windows[static_cast<std::size_t>(window.anchor)].length;
+    const std::int64_t wait = (is_planned ? window.ready : window.start) - from;
+    out.push_back({.length = window.length,
+                   .is_planned = is_planned,
+                   .delays = {{window.anchor, static_cast<std::int64_t>(static_cast<double>(wait) * stretch)}}});
   }
   return out;
 }
 
-/// Phases of windows placed one after another round the interval, window 0 at `first`. The slack lies behind them in
-/// the shares of `gaps` (per window): where a gap is as long as a reduction's three trips, about 80 cycles, vector work
-/// hardly waits for diagonals.
-std::vector<std::int64_t> phases_of(const std::vector<std::size_t>& order,
-                                    const std::vector<Lowering::Window>& windows,
-                                    const std::vector<std::int64_t>& gaps,
-                                    std::int64_t first,
-                                    std::int64_t interval) {
-  std::int64_t slack = interval;
-  for (const Lowering::Window& window : windows) {
-    slack -= window.length;
-  }
-  std::vector<std::int64_t> phases(windows.size(), 0);
-  std::int64_t at = first;
-  const std::int64_t all = std::accumulate(gaps.begin(), gaps.end(), std::int64_t{0});
-  std::int64_t before = 0;  // shares of the slack used up
-  for (const std::size_t window : order) {
-    phases[window] = (at + slack * before / all) % interval;
-    at += windows[window].length;
-    before += gaps[window];
-  }
-  return phases;
-}
+constexpr std::int64_t kMargin = 12;  // cycles more than seen: a window missed is an interval lost
 
-/// What the groups really waited for each other in a schedule, and a little more: a window missed is an interval lost.
-void learn_delays(std::vector<Group>& groups, const std::vector<Lowering::Window>& windows) {
-  constexpr std::int64_t kMargin = 12;
-  std::int64_t end_before = 0;
-  for (Group& group : groups) {
-    std::int64_t end = end_before;
-    for (std::size_t i = group.first; i < group.first + group.count; ++i) {
-      end = std::max(end, windows[i].start + windows[i].length);
+/// Let the chain follow what windows waited for in a schedule.
+void follow(std::vector<Link>& chain, const std::vector<Link>& seen) {
+  for (std::size_t i = 0; i < chain.size(); ++i) {
+    for (const auto& [anchor, delay] : seen[i].delays) {
+      const std::int64_t now = delay > 0 ? delay + kMargin : delay;
+      const auto known = chain[i].delays.emplace(anchor, now).first;
+      known->second = (3 * known->second + now) / 4;
     }
-    const std::int64_t seen = windows[group.first].ready - end_before;
-    group.delay = group.first == 0 ? std::max(seen + kMargin, group.delay) : (3 * group.delay + seen + kMargin) / 4;
-    end_before = end;
   }
 }
 
-std::int64_t coarse_latency(const std::vector<Group>& groups,
-                            const std::vector<Lowering::Window>& windows,
-                            const std::vector<std::int64_t>& phases,
-                            std::int64_t interval) {
-  std::int64_t ready = phases.front();
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    ready += g == 0 ? 0 : groups[g].delay;
-    // One after another: outputs are joined in order, and a block that comes too early holds its accumulators.
-    std::int64_t end = ready;
-    for (std::size_t i = groups[g].first; i < groups[g].first + groups[g].count; ++i) {
-      const std::int64_t start = end + ((phases[i] - end) % interval + interval) % interval;
-      end = start + windows[i].length;
+/// Raise delays that a schedule has shown to be too short. False: there were none.
+bool raise(std::vector<Link>& chain, const std::vector<Link>& seen) {
+  bool is_raised = false;
+  for (std::size_t i = 0; i < chain.size(); ++i) {
+    for (const auto& [anchor, delay] : seen[i].delays) {
+      const auto known = chain[i].delays.find(anchor);
+      if (known == chain[i].delays.end() || known->second < delay) {
+        chain[i].delays[anchor] = delay + kMargin;
+        is_raised = true;
+      }
     }
-    ready = end;
   }
-  return ready - phases.front();
+  return is_raised;
+}
+
+/// When windows start that follow one another round the interval in a given order.
+class Circle {
+ public:
+  /// @param spacing  least distance of windows: vector work hardly waits in gaps of a reduction's trips, 80 cycles
+  Circle(const std::vector<Link>& chain, std::int64_t interval, std::int64_t spacing)
+      : chain_(chain), interval_(interval) {
+    std::int64_t slack = interval;
+    for (std::size_t i = 0; i < chain.size(); ++i) {
+      if (chain[i].is_planned) {
+        planned_.push_back(i);
+        slack -= chain[i].length;
+      }
+    }
+    const auto gaps = static_cast<std::int64_t>(std::max<std::size_t>(planned_.size(), 1));
+    spacing_ = std::clamp<std::int64_t>(slack / gaps, 0, spacing);
+  }
+
+  [[nodiscard]] const std::vector<std::size_t>& planned() const { return planned_; }
+
+  /// Start of each window of an iteration (chain order): each as early as its inputs, its neighbours on the circle and
+  /// the room for those between them allow.
+  /// @param order  of the planned windows (their places in planned()) round the circle; begins with 0
+  void starts(const std::vector<std::size_t>& order, std::vector<std::int64_t>& at) const;
+
+  /// Phase of each planned window.
+  [[nodiscard]] std::vector<std::int64_t> phases(const std::vector<std::size_t>& order) const {
+    starts(order, scratch_);
+    std::vector<std::int64_t> out;
+    for (const std::size_t window : planned_) {
+      out.push_back(scratch_[window] % interval_);
+    }
+    return out;
+  }
+
+  [[nodiscard]] std::int64_t latency(const std::vector<std::size_t>& order) const {
+    starts(order, scratch_);
+    std::int64_t end = 0;
+    for (std::size_t i = 0; i < chain_.size(); ++i) {
+      end = std::max(end, scratch_[i] + chain_[i].length);
+    }
+    return end;
+  }
+
+ private:
+  /// Phases, from the first planned window on, that a window may take.
+  struct Room {
+    std::int64_t first;
+    std::int64_t last;
+  };
+  [[nodiscard]] Room room(const std::vector<std::size_t>& order, std::size_t place) const;
+  /// Length of the window at a place of the order, with the gap behind it.
+  [[nodiscard]] std::int64_t length(const std::vector<std::size_t>& order, std::size_t place) const {
+    return chain_[planned_[order[place]]].length + spacing_;
+  }
+
+  const std::vector<Link>& chain_;
+  std::int64_t interval_;
+  std::int64_t spacing_ = 0;
+  std::vector<std::size_t> planned_;
+  mutable std::vector<std::int64_t> phases_;  ///< per place of the order; -1: not placed yet
+  mutable std::vector<std::size_t> places_;   ///< of each planned window
+  mutable std::vector<std::int64_t> scratch_;
+};
+
+Circle::Room Circle::room(const std::vector<std::size_t>& order, std::size_t place) const {
+  std::int64_t first = 0;
+  for (std::size_t before = place; before-- > 0;) {
+    first += length(order, before);
+    if (phases_[before] >= 0) {
+      first += phases_[before];
+      break;
+    }
+  }
+  std::int64_t last = interval_;
+  std::size_t after = place;
+  for (; after < order.size(); ++after) {
+    if (phases_[after] >= 0) {
+      last = phases_[after];
+      break;
+    }
+  }
+  for (std::size_t between = place; between < after; ++between) {
+    last -= length(order, between);
+  }
+  return {first, last};
+}
+
+void Circle::starts(const std::vector<std::size_t>& order, std::vector<std::int64_t>& at) const {
+  at.assign(chain_.size(), 0);
+  phases_.assign(order.size(), -1);
+  places_.resize(order.size());
+  for (std::size_t place = 0; place < order.size(); ++place) {
+    places_[order[place]] = place;
+  }
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < chain_.size(); ++i) {
+    for (const auto& [anchor, delay] : chain_[i].delays) {
+      const auto from = static_cast<std::size_t>(anchor);
+      at[i] = std::max(at[i], (anchor < 0 ? 0 : at[from] + chain_[from].length) + delay);
+    }
+    if (chain_[i].is_planned) {
+      const std::int64_t origin = at[planned_.front()];
+      const std::size_t place = places_[next];
+      const Room room = this->room(order, place);
+      std::int64_t phase = (at[i] - origin) % interval_;
+      const std::int64_t wait = phase < room.first  ? room.first - phase
+                                : phase > room.last ? interval_ - phase + room.first
+                                                    : 0;
+      at[i] += wait;
+      phases_[place] = (phase + wait) % interval_;
+      ++next;
+    }
+  }
 }
 
 /// Numbers from a counter: the same on every machine.
@@ -98,25 +190,30 @@ class Random {
   std::uint64_t count_ = 0;
 };
 
+/// What vector work takes depends on the windows round it: delays a little off the learned ones.
+std::vector<Link> perturbed(std::vector<Link> chain, Random& random) {
+  constexpr std::int64_t kSpread = 64;
+  for (Link& link : chain) {
+    for (auto& [anchor, delay] : link.delays) {
+      const std::int64_t factor = kSpread + static_cast<std::int64_t>(random.below(kSpread / 4));
+      delay = delay * factor / (kSpread * 9 / 8);
+    }
+  }
+  return chain;
+}
+
 /// Orders by coarse latency: a local search from the natural order and from random ones.
-std::set<std::pair<std::int64_t, std::vector<std::size_t>>> rank_orders(const std::vector<Group>& groups,
-                                                                        const std::vector<Lowering::Window>& windows,
-                                                                        const std::vector<std::int64_t>& gaps,
-                                                                        std::int64_t interval,
-                                                                        Random& random) {
-  constexpr std::int32_t kClimbs = 64;
-  constexpr std::int32_t kMoves = 1200;
+std::set<std::pair<std::int64_t, std::vector<std::size_t>>> rank_orders(const Circle& circle, Random& random) {
+  constexpr std::int32_t kClimbs = 12;
+  constexpr std::int32_t kMoves = 400;
   std::set<std::pair<std::int64_t, std::vector<std::size_t>>> ranked;
-  const auto cost = [&](const std::vector<std::size_t>& order) {
-    return coarse_latency(groups, windows, phases_of(order, windows, gaps, 0, interval), interval);
-  };
   for (std::int32_t climb = 0; climb < kClimbs; ++climb) {
-    std::vector<std::size_t> order(windows.size());
+    std::vector<std::size_t> order(circle.planned().size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     for (std::size_t i = order.size(); climb > 0 && i > 2; --i) {
       std::swap(order[i - 1], order[1 + random.below(i - 1)]);
     }
-    std::int64_t best = cost(order);
+    std::int64_t best = circle.latency(order);
     for (std::int32_t move = 0; move < kMoves && order.size() > 2; ++move) {
       std::vector<std::size_t> next = order;
       const std::size_t from = 1 + random.below(order.size() - 1);
@@ -128,7 +225,7 @@ std::set<std::pair<std::int64_t, std::vector<std::size_t>>> rank_orders(const st
         next.erase(next.begin() + static_cast<std::ptrdiff_t>(from));
         next.insert(next.begin() + static_cast<std::ptrdiff_t>(to), window);
       }
-      const std::int64_t latency = cost(next);
+      const std::int64_t latency = circle.latency(next);
       if (latency <= best) {
         best = latency;
         order = std::move(next);
@@ -155,53 +252,81 @@ std::unique_ptr<Lowering> schedule_interval(const LowerStage& lower,
                                             std::int32_t orders,
                                             std::uint64_t seed) {
   const std::vector<Lowering::Window>& windows = reference.windows();
-  std::vector<Group> groups = group_windows(windows);
-  if (windows.empty()) {
-    return lower(Load::kLoaded, interval, {});
-  }
-  constexpr std::size_t kSpread = 64;
-  Random random(seed);
-  std::unique_ptr<Lowering> found;
-  std::int64_t shortest = 0;
-  std::set<std::vector<std::int64_t>> tried;
-  for (std::int32_t attempt = 0; attempt < orders; ++attempt) {
-    Lowering::WindowPlan plan;
-    // What vector work takes depends on the windows round it: look at delays a little off the learned ones, too.
-    std::vector<Group> guessed = groups;
-    for (Group& group : guessed) {
-      group.delay = group.delay * static_cast<std::int64_t>(kSpread + random.below(kSpread / 4)) / (kSpread * 9 / 8);
-    }
-    std::vector<std::int64_t> gaps(windows.size(), 1);
-    if (attempt % 2 == 1) {
-      for (std::int64_t& gap : gaps) {
-        gap = static_cast<std::int64_t>(1 + random.below(4));
-      }
-    }
-    for (const auto& [coarse, order] : rank_orders(guessed, windows, gaps, interval, random)) {
-      plan.phases = phases_of(order, windows, gaps, guessed.front().delay, interval);
-      if (tried.insert(plan.phases).second) {
-        break;
-      }
-      plan.phases.clear();
-    }
-    if (plan.phases.empty()) {
-      break;  // nothing new to try
-    }
-    for (const Lowering::Window& window : windows) {
+  // Short windows find holes by themselves where there is room round long ones.
+  constexpr std::int64_t kShort = 64;
+  constexpr std::int64_t kRoomy = 12;  // length ÷ slack
+  const std::int64_t length = windows_length(reference);
+  const bool has_long = std::any_of(windows.begin(), windows.end(), [](const auto& w) { return w.length >= kShort; });
+  Lowering::WindowPlan plan;
+  plan.shortest = has_long && (interval - length) * kRoomy > length ? kShort : 0;
+  for (const Lowering::Window& window : windows) {
+    if (window.length >= plan.shortest) {
       plan.shapes.push_back(&window.shape);
     }
+  }
+  if (plan.shapes.empty()) {
     try {
-      std::unique_ptr<Lowering> lowered = lower(Load::kLoaded, interval, std::move(plan));
-      learn_delays(groups, lowered->windows());
+      return lower(Load::kLoaded, interval, {});
+    } catch (const NoSchedule&) {
+      return nullptr;
+    }
+  }
+  // Vector work takes longer between rounds than alone: trips to the SXM wait for free diagonals.
+  constexpr double kCrowded = 1.25;
+  std::vector<Link> chain = chain_of(windows, plan.shortest, kCrowded);
+  constexpr std::int64_t kReduction = 80;
+  constexpr std::int32_t kRepairs = 3;
+  Random random(seed);
+  std::unique_ptr<Lowering> found;
+  std::vector<Link> best_chain;
+  std::int64_t shortest = 0;
+  std::set<std::vector<std::int64_t>> tried;
+  std::vector<Link> guessed;
+  std::vector<std::size_t> order;
+  std::int32_t repairs = 0;  // left for this order
+  // Where so many have no place for something, the interval is too short.
+  const std::int32_t hopeless = std::max(4, orders / 4);
+  for (std::int32_t attempt = 0; attempt < orders && (found || attempt < hopeless); ++attempt) {
+    const bool repairs_last = repairs-- > 0;
+    if (!repairs_last) {
+      guessed = perturbed(attempt % 2 == 1 && found ? best_chain : chain, random);
+      repairs = kRepairs;
+    }
+    const Circle circle(guessed, interval, kReduction * static_cast<std::int64_t>(2 + random.below(5)) / 4);
+    plan.phases.clear();
+    if (repairs_last) {
+      plan.phases = circle.phases(order);
+    } else {
+      for (const auto& [coarse, ranked] : rank_orders(circle, random)) {
+        order = ranked;
+        plan.phases = circle.phases(order);
+        if (tried.count(plan.phases) == 0) {
+          break;
+        }
+      }
+    }
+    if (!tried.insert(plan.phases).second) {
+      repairs = 0;
+      continue;  // nothing new with these delays
+    }
+    try {
+      std::unique_ptr<Lowering> lowered = lower(Load::kLoaded, interval, plan);
+      const std::vector<Link> seen = chain_of(lowered->windows(), plan.shortest, 1);
+      follow(chain, seen);
+      repairs = raise(guessed, seen) ? repairs : 0;
       const std::int64_t through = lowered->through_time();
       if (!found || through < shortest) {
         shortest = through;
+        best_chain = seen;
         found = std::move(lowered);
       }
     } catch (const NoSchedule&) {
-      // This order has no place for something: give every group a little more time, and look for another.
-      for (Group& group : groups) {
-        group.delay += group.delay / 32 + 4;
+      // This order has no place for something: give every window a little more time, and look for another.
+      repairs = 0;
+      for (Link& link : chain) {
+        for (auto& [anchor, delay] : link.delays) {
+          delay += delay > 0 ? delay / 32 + 4 : 0;
+        }
       }
     }
   }

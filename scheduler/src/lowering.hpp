@@ -73,6 +73,7 @@ struct Sums {
   TensorId tensor = 0;
   std::int32_t first_row = 0;  ///< row of token 0, place 0
   std::int32_t accumulator = 0;
+  std::size_t holding = 0;  ///< of the accumulators, in the lowering's list
   std::int32_t computes = 0;
   std::int32_t columns = 0;  ///< per place
   std::int64_t drain_from = 0;
@@ -119,20 +120,21 @@ class Lowering {
  public:
   /// A burst of MXM rounds, as the search sees it.
   struct Window {
-    std::int64_t start = 0;   ///< first install
-    std::int64_t length = 0;  ///< cycles for which it holds the install ports
-    std::int64_t ready = 0;   ///< earliest start that its inputs allowed
-    bool continues = false;   ///< adds to the sums of the window before it
-    Template shape;           ///< what it takes; the search reserves it before anything else
+    std::int64_t start = 0;    ///< first install
+    std::int64_t length = 0;   ///< cycles for which it holds the install ports
+    std::int64_t ready = 0;    ///< earliest start that its inputs allowed
+    std::int32_t anchor = -1;  ///< window that its inputs come from on the way that was last; -1: from the stage before
+    Template shape;            ///< what it takes; the search reserves it before anything else
   };
   struct WindowPlan {
+    std::int64_t shortest = 0;  ///< length; shorter windows are not planned and take what is free
     std::vector<const Template*> shapes;
     std::vector<std::int64_t> phases;
   };
 
   /// @param load    loaded: windows are cut and spaced for a crowded interval
   /// @param period  initiation interval to schedule for; 0: one iteration in an empty machine
-  /// @param plan    with a period: the windows (of an earlier lowering) and the start of each within the interval
+  /// @param plan    with a period: the planned windows (of an earlier lowering) and the start of each within it
   Lowering(const CompileRequest& request,
            const Shard& shard,
            const ComputePath& path,
@@ -198,7 +200,30 @@ class Lowering {
 
   // --- movement between chips
   void gather(Gathered& value, const std::string& name, std::int32_t layer_slot, node::OperatorPart part);
-  void gather_row(Gathered& value, std::int32_t row_in_part, std::uint16_t transfer, node::OperatorPart part);
+  /// A row on its way to the peers behind the links of one hemisphere, not yet placed.
+  struct GatherSend {
+    Template shape;
+    std::int64_t lead = 0;  ///< from the template's start to the push
+    std::vector<std::int32_t> links;
+  };
+  [[nodiscard]] GatherSend gather_send(const Gathered& value,
+                                       node::Hemisphere hemisphere,
+                                       std::int32_t own_row,
+                                       std::uint16_t transfer,
+                                       node::OperatorPart part);
+  /// Place the receives of the peers' rows that arrive on all links at once. False: they find no place in time.
+  [[nodiscard]] bool gather_take(const Gathered& value,
+                                 std::int32_t row_in_part,
+                                 const std::vector<std::int32_t>& links,
+                                 std::uint16_t transfer,
+                                 std::int64_t arrival,
+                                 PlacementId sent,
+                                 node::OperatorPart part);
+  void gather_row(Gathered& value,
+                  node::Hemisphere hemisphere,
+                  std::int32_t row_in_part,
+                  std::uint16_t transfer,
+                  node::OperatorPart part);
 
   // --- vector operators
   Activation normalise(const std::string& name, std::int32_t layer_slot, Gathered& residual, const Gathered* update);
@@ -274,6 +299,7 @@ class Lowering {
                                    std::int32_t tiles,
                                    std::int64_t round);
   [[nodiscard]] std::vector<std::int32_t> window_cuts(std::int32_t tiles, std::int32_t cycles) const;
+  /// @param before  what the sum continues; none: it begins
   Sums multiply(const Matrix& matrix,
                 std::size_t block_index,
                 std::int32_t expert_slot,
@@ -282,9 +308,7 @@ class Lowering {
                 std::int32_t row,
                 std::int32_t first_tile,
                 std::int32_t tiles,
-                bool overwrites,
-                std::int32_t accumulator,
-                std::int64_t held_from);
+                const Sums* before);
   /// Declare a product; `matrix` and `activation` must outlive it.
   Product multiply_by_block(const Matrix& matrix,
                             std::int32_t layer_slot,
@@ -297,19 +321,20 @@ class Lowering {
   void release(const Sums& sum);
   /// Let an empty machine's window begin after accumulators for it have been drained.
   void wait_for_accumulators(Template& shape, std::int32_t count, std::int64_t first_compute);
-  std::int32_t take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to);
-  /// A sum that could be drained at `from` stays until `to`.
-  void extend_accumulators(std::int32_t first, std::int64_t from, std::int64_t to);
+  /// @return index in accumulators_
+  std::size_t take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to);
+  void hold_until(std::size_t holding, std::int64_t to);
   /// Give the computes placed from `first_instruction` on their accumulators: new ones, or those that already hold the
   /// sum.
-  std::int32_t hold_accumulators(std::size_t first_instruction,
-                                 std::int32_t accumulator,
-                                 std::int32_t count,
-                                 std::int64_t held_from,
-                                 std::int64_t start,
-                                 std::int64_t drain_from);
-  [[nodiscard]] std::int64_t window_start(const Template& shape);
-  PlacementId place_window(const Template& shape, std::int64_t length, bool continues);
+  /// @return index in accumulators_
+  std::size_t hold_accumulators(std::size_t first_instruction,
+                                const Sums* before,
+                                std::int32_t count,
+                                std::int64_t start,
+                                std::int64_t drain_from);
+  [[nodiscard]] std::int64_t planned_start(std::int64_t ready) const;
+  PlacementId place_window(const Template& shape, std::int64_t length);
+  [[nodiscard]] std::int32_t anchor_of(PlacementId cause) const;
   void reserve_windows();
   /// Cycles that sums may wait in the accumulators for the epilogue to find its place.
   [[nodiscard]] std::int64_t drain_slack() const { return 160 + 32 * batch_; }
@@ -456,6 +481,16 @@ class Lowering {
   PlacementId copy_across(const std::array<BufferId, 2>& rows,
                           TensorId tensor_id,
                           const std::vector<std::pair<LinkUse, std::int32_t>>& uses);
+  /// Send a row to chips of the group, at a time at which they can take it.
+  /// @return the receive's placement
+  PlacementId pass_row(const std::array<BufferId, 2>& from,
+                       std::int32_t row,
+                       const std::vector<LinkUse>& sends,
+                       const std::array<BufferId, 2>& to,
+                       const std::vector<std::pair<LinkUse, std::int32_t>>& takes,
+                       TensorId tensor_id,
+                       std::uint16_t transfer,
+                       std::int64_t earliest);
   PlacementId receive_row(const std::array<BufferId, 2>& rows,
                           TensorId tensor_id,
                           const std::vector<std::pair<LinkUse, std::int32_t>>& uses,
@@ -490,7 +525,7 @@ class Lowering {
   std::int32_t users_;
   Load load_;
   WindowPlan plan_;
-  std::vector<std::vector<std::int32_t>> reserved_streams_;
+  std::vector<StageBuilder::Reservation> reserved_;  ///< per planned window
   std::int32_t batch_;
   StageBuilder builder_;
   std::vector<std::int32_t> first_free_;
@@ -502,6 +537,8 @@ class Lowering {
   std::int64_t first_block_start_ = 0;
   PlacementId last_placement_ = -1;
   PlacementId last_window_ = -1;
+  std::map<PlacementId, std::int32_t> window_at_;  ///< index of the window that a placement is
+  std::size_t planned_ = 0;                        ///< windows of the plan that are placed
   TensorId token_ = 0;
   std::array<BufferId, 2> token_rows_{-1, -1};
   TensorId embedding_ = 0;

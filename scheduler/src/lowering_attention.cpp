@@ -419,14 +419,14 @@ Sums Lowering::cache_window(const CacheHead& head,
   const std::int32_t count = vectors * (is_key ? rounds : 1);
   const std::size_t first_instruction = builder_.instructions().size();
   wait_for_accumulators(shape, count, cycles);
-  const PlacementId id = place_window(shape, rounds * round, false);
+  const PlacementId id = place_window(shape, rounds * round);
   const std::int64_t start = builder_.placement(id).start;
-  const std::int32_t accumulator =
-      hold_accumulators(first_instruction, -1, count, 0, start + cycles, start + drain_after);
+  const std::size_t holding = hold_accumulators(first_instruction, nullptr, count, start + cycles, start + drain_after);
   builder_.end_window(id, builder_.placement(id).start + drain_after, 0);
   return {.tensor = sums,
           .first_row = 0,
-          .accumulator = accumulator,
+          .accumulator = accumulators_[holding].first,
+          .holding = holding,
           .computes = is_key ? 1 : first_round + rounds,
           .columns = kv_.positions,
           .drain_from = builder_.placement(id).start + drain_after,
@@ -489,7 +489,7 @@ Gathered Lowering::attention(std::int32_t layer_slot, Product qkv, std::int32_t 
         shape.drafts.push_back(write_part(buffer, row, width, at + chip.vxm_latency.count(), lane));
       }
       shape.drafts.push_back(std::move(dequantise));
-      extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+      hold_until(sum.holding, builder_.placement(builder_.place(shape)).start);
     }
     if (i + 1 == parts.size() || parts[i + 1].block != parts[i].block) {
       for (std::size_t p = parts[i].place + 1; p < all_places.size(); ++p) {
@@ -890,7 +890,7 @@ void Lowering::attend_head(std::int32_t layer_slot,
         if (flows) {
           scored.push_back(std::move(shape));  // the maximum over its lanes follows without a stop in SRAM
         } else {
-          extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
+          hold_until(window.holding, builder_.placement(builder_.place(shape)).start);
         }
         score_window = window;
       }
@@ -979,7 +979,7 @@ void Lowering::attend_head(std::int32_t layer_slot,
       if (flows && !scored[static_cast<std::size_t>(query)].drafts.empty()) {
         const Template& placed = chain(scored[static_cast<std::size_t>(query)], shape, Kept::kNo);
         const std::int64_t start = builder_.placement(builder_.place(placed)).start;
-        extend_accumulators(score_window.accumulator, score_window.drain_from, start);
+        hold_until(score_window.holding, start);
       } else {
         builder_.place(shape);
       }
@@ -1079,7 +1079,7 @@ void Lowering::attend_head(std::int32_t layer_slot,
               kv_head * group + query,
               token,
               out);
-    extend_accumulators(window.accumulator, window.drain_from, builder_.placement(builder_.place(shape)).start);
+    hold_until(window.holding, builder_.placement(builder_.place(shape)).start);
   }
   release(window);
 }

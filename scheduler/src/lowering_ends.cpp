@@ -228,7 +228,7 @@ void Lowering::predict() {
       add(dequantise, operand(OperandKind::kOut, lane, {logits_of[token], row}, position_of(builder_, rows)), made);
       shape.drafts.push_back(std::move(dequantise));
       shape.drafts.push_back(write_rows(builder_, rows, row, at + chip.vxm_latency.count(), chip.vxm_position, lane));
-      extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+      hold_until(sum.holding, builder_.placement(builder_.place(shape)).start);
     }
     if (i + 1 == parts.size() || parts[i + 1].block != part.block) {
       for (std::size_t p = part.place + 1; p < all_places.size(); ++p) {

@@ -67,7 +67,7 @@ void Lowering::route(std::int32_t layer_slot, const Matrix& router, const Activa
       shape.drafts.push_back(std::move(dequantise));
       shape.drafts.push_back(write_rows(builder_, rows, 0, at + chip.vxm_latency.count(), chip.vxm_position, lane));
       const Placement& placed = builder_.placement(builder_.place(shape));
-      extend_accumulators(sum.accumulator, sum.drain_from, placed.start);
+      hold_until(sum.holding, placed.start);
       begin = placed.end;
     }
     for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -192,7 +192,7 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
         shape.drafts.push_back(std::move(weighing));
         if (is_kept) {
           shape.drafts.push_back(write_rows(builder_, kept, row, second, chip.vxm_position, t_lane));
-          extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+          hold_until(sum.holding, builder_.placement(builder_.place(shape)).start);
           continue;
         }
         if (!is_first) {
@@ -222,7 +222,7 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
                     out);
           const PlacementId id = builder_.place(shape, plan.packs ? last[static_cast<std::size_t>(token)] + 2 : 0);
           last[static_cast<std::size_t>(token)] = builder_.placement(id).start;
-          extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(id).start);
+          hold_until(sum.holding, builder_.placement(id).start);
           continue;
         }
         Draft adding = unit(Opcode::kAdd, second, hemisphere, 12, 2);
@@ -235,7 +235,7 @@ Gathered Lowering::combine(std::int32_t layer_slot, const Matrix& down) {
         shape.drafts.push_back(std::move(adding));
         shape.drafts.push_back(
             write_rows(builder_, kept, row, second + chip.vxm_latency.count(), chip.vxm_position, lane));
-        extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+        hold_until(sum.holding, builder_.placement(builder_.place(shape)).start);
       }
       if (i + 1 == parts.size() || parts[i + 1].block != parts[i].block) {
         for (std::size_t p = parts[i].place + 1; p < all_places.size(); ++p) {

@@ -244,6 +244,37 @@ void Lowering::exit_own(Gathered& out, const Gathered& value, const Gathered* up
   builder_.place(shape, earliest);
 }
 
+PlacementId Lowering::pass_row(const std::array<BufferId, 2>& from,
+                               std::int32_t row,
+                               const std::vector<LinkUse>& sends,
+                               const std::array<BufferId, 2>& to,
+                               const std::vector<std::pair<LinkUse, std::int32_t>>& takes,
+                               TensorId tensor_id,
+                               std::uint16_t transfer,
+                               std::int64_t earliest) {
+  const std::int64_t latency = builder_.chip().link_latency().count();
+  std::int64_t first = kUnset;
+  for (;;) {
+    const auto undo = builder_.checkpoint();
+    const LinkTable links_before = builder_.links();
+    std::int64_t departs = -1;
+    const PlacementId sent = send_row(from, tensor_id, row, sends, transfer, earliest, kForever, &departs);
+    first = first == kUnset ? departs : first;
+    try {
+      const PlacementId taken = receive_row(to, tensor_id, takes, transfer, departs + latency, sent);
+      builder_.keep();
+      return taken;
+    } catch (const NoSchedule&) {
+      if (departs - first > search_span()) {
+        throw;
+      }
+      builder_.restore(undo);
+      builder_.links() = links_before;
+      earliest = departs + 1;
+    }
+  }
+}
+
 void Lowering::leave() {
   const node::ChipSpec& chip = builder_.chip();
   const std::int32_t next_layer = (stage_.first_block + stage_.blocks) / 3;
@@ -292,10 +323,7 @@ void Lowering::leave() {
         sends.push_back({offset - 1, positions_at(exit_, offset)});
         takes.push_back({{offset - 1, positions_at(exit_, 0)}, slot_of_offset(offset) * per_slot + r});
       }
-      std::int64_t departs = -1;
-      const PlacementId sent = send_row(own, port->tensor, own_row, sends, transfer, earliest, kForever, &departs);
-      const PlacementId taken =
-          receive_row(relay, port->tensor, takes, transfer, departs + chip.link_latency().count(), sent);
+      const PlacementId taken = pass_row(own, own_row, sends, relay, takes, port->tensor, transfer, earliest);
       for (const auto& [use, row] : takes) {
         forwarded.push_back({port, relay, row, taken});
       }
@@ -392,21 +420,14 @@ void Lowering::enter() {
       }
       // On to all others at about the same time, so that the links are free together for what is gathered.
       for (std::int32_t offset = 1; offset < entry_.block; ++offset) {
-        std::int64_t departs = -1;
-        const PlacementId sent = send_row(relay.rows,
-                                          port->tensor,
-                                          slot_of_offset(offset) * per_slot + r,
-                                          {{offset - 1, positions_at(entry_, 0)}},
-                                          relay.transfer,
-                                          together + chip.sxm_position - 1,
-                                          kForever,
-                                          &departs);
-        receive_row(relay.own,
-                    port->tensor,
-                    {{{offset - 1, positions_at(entry_, offset)}, own_slot() * per_slot + r}},
-                    relay.transfer,
-                    departs + chip.link_latency().count(),
-                    sent);
+        pass_row(relay.rows,
+                 slot_of_offset(offset) * per_slot + r,
+                 {{offset - 1, positions_at(entry_, 0)}},
+                 relay.own,
+                 {{{offset - 1, positions_at(entry_, offset)}, own_slot() * per_slot + r}},
+                 port->tensor,
+                 relay.transfer,
+                 together + chip.sxm_position - 1);
       }
     }
   }

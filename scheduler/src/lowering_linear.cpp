@@ -275,7 +275,7 @@ void Lowering::wait_for_accumulators(Template& shape, std::int32_t count, std::i
   }
 }
 
-std::int32_t Lowering::take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to) {
+std::size_t Lowering::take_accumulators(std::int32_t count, std::int64_t from, std::int64_t to) {
   // Round and round, so that a sum which stays longer than thought disturbs nobody soon.
   const bool is_alone = builder_.period() == 0;
   const std::int32_t regions = builder_.chip().mxm_accumulators_per_plane / count;
@@ -288,110 +288,111 @@ std::int32_t Lowering::take_accumulators(std::int32_t count, std::int64_t from, 
     if (is_free) {
       accumulators_.push_back({first, count, from, to});
       next_accumulator_ = first + count;
-      return first;
+      return accumulators_.size() - 1;
     }
   }
   throw NoSchedule("accumulators");
 }
 
-void Lowering::extend_accumulators(std::int32_t first, std::int64_t from, std::int64_t to) {
-  const auto own = std::find_if(accumulators_.rbegin(), accumulators_.rend(), [&](const Busy& busy) {
-    return busy.first <= first && first < busy.first + busy.count && busy.from <= from && from <= busy.to + 1;
-  });
-  LPU_CHECK(own != accumulators_.rend(), "accumulators of a sum");
-  if (own->to >= to) {
+void Lowering::hold_until(std::size_t holding, std::int64_t to) {
+  Busy& own = accumulators_[holding];
+  if (own.to >= to) {
     return;
   }
-  own->to = to;
+  own.to = to;
   if (builder_.period() == 0) {
     return;
   }
-  const Busy held = *own;
   const auto met = std::count_if(accumulators_.begin(), accumulators_.end(), [&](const Busy& busy) {
-    return meets(busy, held.first, held.count, held.from, held.to);
+    return meets(busy, own.first, own.count, own.from, own.to);
   });
-  if (met > 1 || held.to - held.from >= builder_.period()) {
+  if (met > 1 || own.to - own.from >= builder_.period()) {
     throw NoSchedule("sums wait too long in the accumulators");
   }
 }
 
 void Lowering::release(const Sums& sum) {
   const std::vector<node::Instruction>& placed = builder_.instructions();
-  const auto own = std::find_if(accumulators_.rbegin(), accumulators_.rend(), [&](const Busy& busy) {
-    return busy.is_open && busy.first <= sum.accumulator && sum.accumulator < busy.first + busy.count;
-  });
-  LPU_CHECK(own != accumulators_.rend(), "accumulators of a sum");
+  const Busy& own = accumulators_[sum.holding];
   std::int64_t last = sum.drain_from;
   for (std::size_t i = sum.first_instruction; i < placed.size(); ++i) {
     if (placed[i].opcode == Opcode::kDrain && placed[i].operands[0].tensor == sum.tensor &&
-        placed[i].address >= own->first && placed[i].address < own->first + own->count) {
+        placed[i].address >= own.first && placed[i].address < own.first + own.count) {
       last = std::max<std::int64_t>(last, placed[i].start + std::int64_t{placed[i].count[1] - 1} * placed[i].period[1]);
     }
   }
-  extend_accumulators(sum.accumulator, sum.drain_from, last);
-  own->to = last;
-  own->is_open = false;
-  own->released_by = static_cast<PlacementId>(builder_.placements().size()) - 1;
+  hold_until(sum.holding, last);
+  Busy& released = accumulators_[sum.holding];
+  released.to = last;
+  released.is_open = false;
+  released.released_by = static_cast<PlacementId>(builder_.placements().size()) - 1;
 }
 
-std::int32_t Lowering::hold_accumulators(std::size_t first_instruction,
-                                         std::int32_t accumulator,
-                                         std::int32_t count,
-                                         std::int64_t held_from,
-                                         std::int64_t start,
-                                         std::int64_t drain_from) {
-  if (accumulator < 0) {
-    accumulator = take_accumulators(count, start, drain_from + drain_slack());
-  } else {
-    extend_accumulators(accumulator, held_from, drain_from + drain_slack());
-  }
+std::size_t Lowering::hold_accumulators(std::size_t first_instruction,
+                                        const Sums* before,
+                                        std::int32_t count,
+                                        std::int64_t start,
+                                        std::int64_t drain_from) {
+  const std::int64_t until = drain_from + drain_slack();
+  const std::size_t holding = before == nullptr ? take_accumulators(count, start, until) : before->holding;
+  hold_until(holding, until);
   std::vector<node::Instruction>& placed = builder_.instructions();
   for (std::size_t i = first_instruction; i < placed.size(); ++i) {
     if (placed[i].opcode == Opcode::kCompute) {
-      placed[i].address = static_cast<std::uint16_t>(placed[i].address + accumulator);
+      placed[i].address = static_cast<std::uint16_t>(placed[i].address + accumulators_[holding].first);
     }
   }
-  return accumulator;
+  return holding;
 }
 
 void Lowering::reserve_windows() {
   for (std::size_t i = 0; i < plan_.shapes.size(); ++i) {
-    auto streams = builder_.reserve(*plan_.shapes[i], plan_.phases[i]);
-    if (!streams) {
+    auto reserved = builder_.reserve(*plan_.shapes[i], plan_.phases[i]);
+    if (!reserved) {
       throw NoSchedule("window " + std::to_string(i) +
                        " meets another: " + builder_.why_refused(*plan_.shapes[i], plan_.phases[i]));
     }
-    reserved_streams_.push_back(std::move(*streams));
+    reserved_.push_back(std::move(*reserved));
   }
 }
 
-std::int64_t Lowering::window_start(const Template& shape) {
-  const std::int64_t earliest = builder_.ready_time(shape);
-  if (plan_.phases.empty()) {
-    return earliest;
-  }
-  LPU_CHECK(windows_.size() < plan_.phases.size(), "more windows than phases");
+std::int64_t Lowering::planned_start(std::int64_t ready) const {
+  LPU_CHECK(planned_ < plan_.phases.size(), "more windows than phases");
   const std::int64_t period = builder_.period();
-  const std::int64_t phase = plan_.phases[windows_.size()];
-  return earliest + ((phase - earliest) % period + period) % period;
+  return ready + ((plan_.phases[planned_] - ready) % period + period) % period;
 }
 
-PlacementId Lowering::place_window(const Template& shape, std::int64_t length, bool continues) {
-  const std::int64_t ready = builder_.ready_time(shape);
-  const std::int64_t start = window_start(shape);
-  const PlacementId id = plan_.phases.empty()
-                             ? builder_.place(shape, start)
-                             : builder_.place_reserved(shape, start, reserved_streams_[windows_.size()]);
+std::int32_t Lowering::anchor_of(PlacementId cause) const {
+  while (cause >= 0) {
+    if (const auto window = window_at_.find(cause); window != window_at_.end()) {
+      return window->second;
+    }
+    cause = builder_.placement(cause).cause;
+  }
+  return -1;
+}
+
+PlacementId Lowering::place_window(const Template& shape, std::int64_t length) {
+  PlacementId cause = -1;
+  const std::int64_t ready = builder_.ready_time(shape, &cause);
+  PlacementId id = -1;
+  if (!plan_.phases.empty() && length >= plan_.shortest) {
+    id = builder_.place_reserved(shape, planned_start(ready), length, reserved_[planned_]);
+    ++planned_;
+  } else {
+    id = builder_.place(shape);
+  }
   // Where the window before it still held the ports, that is what it waited for.
   if (plan_.phases.empty() && last_window_ >= 0 && builder_.placement(id).start > ready &&
       windows_.back().start + windows_.back().length > ready) {
     builder_.set_cause(id, last_window_);
   }
   last_window_ = id;
+  window_at_[id] = static_cast<std::int32_t>(windows_.size());
   windows_.push_back({.start = builder_.placement(id).start,
                       .length = length,
                       .ready = ready,
-                      .continues = continues,
+                      .anchor = anchor_of(cause),
                       .shape = shape});
   return id;
 }
@@ -404,9 +405,7 @@ Sums Lowering::multiply(const Matrix& matrix,
                         std::int32_t row,
                         std::int32_t first_tile,
                         std::int32_t tiles,
-                        bool overwrites,
-                        std::int32_t accumulator,
-                        std::int64_t held_from) {
+                        const Sums* before) {
   const node::ChipSpec& chip = builder_.chip();
   const WeightBlock& block = matrix.blocks[block_index];
   const std::uint16_t base = block.registers[static_cast<std::size_t>(expert_slot)];
@@ -424,13 +423,19 @@ Sums Lowering::multiply(const Matrix& matrix,
             routing_->part[1], own_slot() * batch_ * path_.wire_bytes, batch_ * path_.wire_bytes, &shape.after) +
         chip.mxm_position + widen_lead();
   }
+  const auto wait_for = [&](std::int64_t cycle, PlacementId cause) {
+    if (cycle > shape.not_before) {
+      shape.not_before = cycle;
+      shape.after = cause;
+    }
+  };
   if (load_ == Load::kLoaded && block_index > 0) {
     // Outputs are joined in block order.
-    shape.not_before = std::max(shape.not_before, windows_.back().start + windows_.back().length);
+    wait_for(windows_.back().start + windows_.back().length, last_window_);
   }
-  if (!overwrites) {
+  if (before != nullptr) {
     // The rest of a sum comes after what it adds to.
-    shape.not_before = std::max(shape.not_before, held_from - chip.mxm_latency.count());
+    wait_for(before->drain_from - chip.mxm_latency.count(), before->placement);
   }
   shape.drafts = weight_drafts(matrix, block, base, first_tile, tiles, round);
   const std::int32_t first_free_stream = path_.hides_activations ? path_.install_streams : 0;
@@ -466,7 +471,7 @@ Sums Lowering::multiply(const Matrix& matrix,
         compute.instruction.index_stride[2] = planes.planes > 1 ? 1 : 0;
         compute.instruction.address_stride[1] = 1;
         compute.instruction.base_register = base;
-        compute.instruction.mode = overwrites && begin == first_tile
+        compute.instruction.mode = before == nullptr && begin == first_tile
                                        ? static_cast<std::uint8_t>(node::kComputeOverwrites | 1U)
                                        : std::uint8_t{0};
         add(compute,
@@ -493,17 +498,18 @@ Sums Lowering::multiply(const Matrix& matrix,
   const std::int64_t busy = tiles * round;
   const std::int64_t drain_after = last + chip.mxm_latency.count();
   const std::size_t first_instruction = builder_.instructions().size();
-  if (accumulator < 0) {
+  if (before == nullptr) {
     wait_for_accumulators(shape, batch_, block.cycles);
   }
-  const PlacementId id = place_window(shape, busy, !overwrites);
+  const PlacementId id = place_window(shape, busy);
   const std::int64_t start = builder_.placement(id).start;
-  accumulator =
-      hold_accumulators(first_instruction, accumulator, batch_, held_from, start + block.cycles, start + drain_after);
+  const std::size_t holding =
+      hold_accumulators(first_instruction, before, batch_, start + block.cycles, start + drain_after);
   builder_.end_window(id, start + drain_after, std::int64_t{tiles} * block.cycles);
   return {.tensor = sums,
           .first_row = row,
-          .accumulator = accumulator,
+          .accumulator = accumulators_[holding].first,
+          .holding = holding,
           .computes = first_tile + tiles,
           .columns = columns_per_place(block.columns, path_),
           .drain_from = start + drain_after,
@@ -544,7 +550,6 @@ const Sums& Lowering::sums_of(Product& product, std::size_t block) {
     const std::int32_t row = static_cast<std::int32_t>(b) * batch_ * kPlaces * kSumStreams;
     const std::vector<std::int32_t> cuts = window_cuts(matrix.linear.tiles, matrix.blocks[b].cycles);
     Sums sum;
-    sum.accumulator = -1;
     for (std::size_t cut = 0; cut + 1 < cuts.size(); ++cut) {
       sum = multiply(matrix,
                      b,
@@ -554,9 +559,7 @@ const Sums& Lowering::sums_of(Product& product, std::size_t block) {
                      row,
                      cuts[cut],
                      cuts[cut + 1] - cuts[cut],
-                     cut == 0,
-                     sum.accumulator,
-                     sum.drain_from);
+                     cut == 0 ? nullptr : &sum);
     }
     product.blocks.push_back(sum);
   }
@@ -718,7 +721,7 @@ void Lowering::discard(const Sums& sum, const Place& place, OperatorPart part) {
     for (Draft& draft : shape.drafts) {
       draft.instruction.operands[0].reach = static_cast<std::uint8_t>(builder_.chip().mxm_position);
     }
-    extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(builder_.place(shape)).start);
+    hold_until(sum.holding, builder_.placement(builder_.place(shape)).start);
   }
 }
 
@@ -761,7 +764,7 @@ void Lowering::project(const std::string& name,
       // The SXM joins parts in order.
       const PlacementId id = builder_.place(shape, plan.packs ? last[static_cast<std::size_t>(token)] + 2 : 0);
       last[static_cast<std::size_t>(token)] = builder_.placement(id).start;
-      extend_accumulators(sum.accumulator, sum.drain_from, builder_.placement(id).start);
+      hold_until(sum.holding, builder_.placement(id).start);
     }
     if (i >= lanes.size()) {
       discard(sum, all_places[place], part);

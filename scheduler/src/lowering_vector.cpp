@@ -93,62 +93,46 @@ Activation Lowering::activation(const std::string& name,
   return out;
 }
 
-void Lowering::gather_row(Gathered& value, std::int32_t row_in_part, std::uint16_t transfer, OperatorPart part) {
+Lowering::GatherSend Lowering::gather_send(
+    const Gathered& value, Hemisphere hemisphere, std::int32_t own_row, std::uint16_t transfer, OperatorPart part) {
   const node::ChipSpec& chip = builder_.chip();
-  const std::int32_t per_slot = batch_ * rows_per_token(value.packing);
-  const std::int32_t own_row = own_slot() * per_slot + row_in_part;
-  Template send;
-  send.part = part;
-  const std::int32_t lead = chip.sxm_position - position_of(builder_, value.part[1]);
-  std::vector<std::int32_t> links;
-  for (const Hemisphere hemisphere : kHemispheres) {
-    const bool is_west = hemisphere == Hemisphere::kWest;
-    const std::int32_t count = is_west ? west_links() : east_links();
-    if (count <= 0) {
-      continue;
-    }
-    const std::int32_t first = is_west ? 0 : kWestLocalLinks;
-    const VariableId vector = send.value(1);
-    const Lane lane{.hemisphere = hemisphere, .variable = vector};
-    send.drafts.push_back(
-        read_row(builder_, is_west ? value.own_west : value.part[1], own_row, lead, chip.sxm_position, lane));
-    const std::int32_t at = send.drafts.back().instruction.start;
-    // Both reads start together; the later of the two slices' distances decides when the links get their vector.
-    const std::int32_t push = at + chip.sxm_position - chip.slice_position(send.drafts.back().instruction.index);
-    Draft out = unit(Opcode::kSend, push, hemisphere, first, 0);
-    out.instruction.count[2] = static_cast<std::uint16_t>(count);
-    out.instruction.index_stride[2] = 1;
-    out.instruction.transfer = transfer;
-    add(out, operand(OperandKind::kIn, lane, {value.tensor, own_row}, 0), vector);
-    send.drafts.push_back(std::move(out));
-    for (std::int32_t link = first; link < first + count; ++link) {
-      links.push_back(link);
-    }
+  const bool is_west = hemisphere == Hemisphere::kWest;
+  GatherSend out;
+  out.shape.part = part;
+  out.lead = chip.sxm_position - position_of(builder_, value.part[1]);
+  const std::int32_t first = is_west ? 0 : kWestLocalLinks;
+  const std::int32_t count = is_west ? west_links() : east_links();
+  for (std::int32_t link = first; link < first + count; ++link) {
+    out.links.push_back(link);
   }
-  if (links.empty()) {
-    return;
+  if (count <= 0) {
+    return out;
   }
+  const VariableId vector = out.shape.value(1);
+  const Lane lane{.hemisphere = hemisphere, .variable = vector};
+  out.shape.drafts.push_back(
+      read_row(builder_, is_west ? value.own_west : value.part[1], own_row, out.lead, chip.sxm_position, lane));
+  const node::Instruction& read = out.shape.drafts.back().instruction;
+  Draft send =
+      unit(Opcode::kSend, read.start + chip.sxm_position - chip.slice_position(read.index), hemisphere, first, 0);
+  send.instruction.count[2] = static_cast<std::uint16_t>(count);
+  send.instruction.index_stride[2] = 1;
+  send.instruction.transfer = transfer;
+  add(send, operand(OperandKind::kIn, lane, {value.tensor, own_row}, 0), vector);
+  out.shape.drafts.push_back(std::move(send));
+  return out;
+}
+
+bool Lowering::gather_take(const Gathered& value,
+                           std::int32_t row_in_part,
+                           const std::vector<std::int32_t>& links,
+                           std::uint16_t transfer,
+                           std::int64_t arrival,
+                           PlacementId sent,
+                           OperatorPart part) {
+  const node::ChipSpec& chip = builder_.chip();
   LinkTable& table = builder_.links();
-  std::int64_t start = builder_.ready_time(send);
-  std::int64_t departs = -1;
-  PlacementId sent = -1;
-  for (const std::int64_t last = start + search_span(); sent < 0 && start < last; ++start) {
-    departs = table.start_of(links.front(), start + lead);
-    const bool is_free = departs >= 0 && std::all_of(links.begin(), links.end(), [&](std::int32_t link) {
-                           return table.start_of(link, start + lead) == departs;
-                         });
-    if (is_free) {
-      sent = builder_.try_place(send, start, 1);
-    }
-  }
-  if (sent < 0) {
-    throw NoSchedule("a send");
-  }
-  const std::int64_t push = builder_.placement(sent).start + lead;
-  for (const std::int32_t link : links) {
-    table.send(link, push, departs);
-  }
-  const std::int64_t arrival = departs + chip.link_latency().count();
+  const std::int32_t per_slot = batch_ * rows_per_token(value.packing);
   const std::int64_t longest = (chip.link_queue_vectors - 1) * chip.link_serialisation.count();
   // Links take their vectors one after another; two cycles apart where near weights leave each bank every second cycle.
   for (std::int64_t trial = 0; trial <= 2 * longest + 1; ++trial) {
@@ -189,10 +173,46 @@ void Lowering::gather_row(Gathered& value, std::int32_t row_in_part, std::uint16
       for (const auto& [link, at] : takes) {
         table.receive(link, arrival, at);
       }
-      return;
+      return true;
     }
   }
-  throw NoSchedule("a receive");
+  return false;
+}
+
+void Lowering::gather_row(
+    Gathered& value, Hemisphere hemisphere, std::int32_t row_in_part, std::uint16_t transfer, OperatorPart part) {
+  const std::int32_t own_row = own_slot() * batch_ * rows_per_token(value.packing) + row_in_part;
+  const GatherSend send = gather_send(value, hemisphere, own_row, transfer, part);
+  if (send.links.empty()) {
+    return;
+  }
+  LinkTable& table = builder_.links();
+  const std::int64_t ready = builder_.ready_time(send.shape);
+  bool was_sent = false;
+  for (std::int64_t start = ready; start < ready + search_span(); ++start) {
+    const std::int64_t push = start + send.lead;
+    const std::int64_t departs = table.start_of(send.links.front(), push);
+    const bool is_free = departs >= 0 && std::all_of(send.links.begin(), send.links.end(), [&](std::int32_t link) {
+                           return table.start_of(link, push) == departs;
+                         });
+    if (!is_free) {
+      continue;
+    }
+    // The peers do the same at the same time: what is sent now must find its way into SRAM when it comes.
+    const auto undo = builder_.checkpoint();
+    const PlacementId sent = builder_.try_place(send.shape, start, 1);
+    was_sent = was_sent || sent >= 0;
+    const std::int64_t arrival = departs + builder_.chip().link_latency().count();
+    if (sent >= 0 && gather_take(value, row_in_part, send.links, transfer, arrival, sent, part)) {
+      builder_.keep();
+      for (const std::int32_t link : send.links) {
+        table.send(link, push, departs);
+      }
+      return;
+    }
+    builder_.restore(undo);
+  }
+  throw NoSchedule(was_sent ? "a receive" : "a send");
 }
 
 void Lowering::gather(Gathered& value, const std::string& name, std::int32_t layer_slot, OperatorPart part) {
@@ -202,7 +222,9 @@ void Lowering::gather(Gathered& value, const std::string& name, std::int32_t lay
   const std::int32_t per_slot = batch_ * rows_per_token(value.packing);
   const std::uint16_t transfer = builder_.transfer(name, layer_slot, per_slot);
   for (std::int32_t row = 0; row < per_slot; ++row) {
-    gather_row(value, row, transfer, part);
+    for (const Hemisphere hemisphere : kHemispheres) {
+      gather_row(value, hemisphere, row, transfer, part);
+    }
   }
 }
 

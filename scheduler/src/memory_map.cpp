@@ -94,14 +94,16 @@ std::vector<Run> MemoryMap::take(std::int32_t height, std::int32_t slices, bool 
   });
   std::vector<std::int32_t> chosen;
   if (may_be_near && near_left_ > 0) {
-    for (std::int32_t group = 0; group < far_ && fits(group); ++group) {
-      chosen.push_back(group);
+    // The last near group holds what reductions write and read, step by step: it stays free where the others have room
+    // for all that is to come.
+    const std::int64_t room = std::int64_t{capacity_} - fill_.front() - kUneven;
+    const std::int32_t near = near_left_ > room * (far_ - 1) * group_slices_ ? far_ : far_ - 1;
+    if (std::all_of(
+            fill_.begin(), fill_.begin() + near, [&](std::int32_t fill) { return fill + height <= capacity_; })) {
+      chosen.resize(static_cast<std::size_t>(near));
+      std::iota(chosen.begin(), chosen.end(), 0);
     }
-    if (static_cast<std::int32_t>(chosen.size()) < far_) {
-      chosen.clear();
-    } else {
-      near_left_ -= std::int64_t{height} * far_ * group_slices_;
-    }
+    near_left_ -= std::int64_t{height} * static_cast<std::int64_t>(chosen.size()) * group_slices_;
   }
   for (const std::int32_t group : order) {
     if (static_cast<std::int32_t>(chosen.size()) < wanted && fits(group)) {

@@ -95,11 +95,34 @@ bool ReservationTable::take(std::uint32_t row, std::int64_t cycle, std::uint16_t
 
 void ReservationTable::roll_back(std::size_t mark) {
   while (log_.size() > mark) {
-    const Entry& entry = log_.back();
-    auto& cell = rows_[entry.row][entry.column];
-    cell = static_cast<std::uint16_t>(cell & ~entry.bits);
+    const Cell& last = log_.back();
+    auto& cell = rows_[last.row][last.column];
+    cell = static_cast<std::uint16_t>(cell & ~last.bits);
     log_.pop_back();
   }
+}
+
+void ReservationTable::give_back(const std::vector<Cell>& cells) {
+  for (const Cell& taken : cells) {
+    auto& cell = rows_[taken.row][taken.column];
+    cell = static_cast<std::uint16_t>(cell & ~taken.bits);
+  }
+}
+
+std::int64_t ReservationTable::last_install(std::int64_t from, std::int64_t to) const {
+  std::uint16_t ports = 0;
+  for (std::int32_t plane = 0; plane < 2 * chip_.mxm_planes_per_hemisphere; ++plane) {
+    ports = static_cast<std::uint16_t>(ports | bit(plane * 3));
+  }
+  const auto& cells = rows_[kPlanes];
+  while (to > from) {
+    --to;
+    const std::int64_t column = ((to + kBeforeZero) % period_ + period_) % period_;
+    if ((cells[static_cast<std::size_t>(column)] & ports) != 0) {
+      return to;
+    }
+  }
+  return from - 1;
 }
 
 bool ReservationTable::try_memory(const Instruction& in, std::int64_t start, const RegisterReach& reach) {

@@ -38,21 +38,29 @@ class ReservationTable {
   void roll_back(std::size_t mark);
   void clear_log() { log_.clear(); }
 
-  [[nodiscard]] std::int64_t period() const { return period_; }
-
- private:
-  struct Entry {
+  /// Part of a row and cycle that was taken.
+  struct Cell {
     std::uint32_t row;
     std::uint32_t column;
     std::uint16_t bits;
   };
+  /// All that was taken since the log was cleared.
+  [[nodiscard]] const std::vector<Cell>& taken() const { return log_; }
+  void give_back(const std::vector<Cell>& cells);
+
+  /// Last cycle of [from, to) in which an install port is taken, or from - 1.
+  [[nodiscard]] std::int64_t last_install(std::int64_t from, std::int64_t to) const;
+
+  [[nodiscard]] std::int64_t period() const { return period_; }
+
+ private:
   [[nodiscard]] bool take(std::uint32_t row, std::int64_t cycle, std::uint16_t bits);
   [[nodiscard]] bool try_memory(const node::Instruction& instruction, std::int64_t start, const RegisterReach& reach);
 
   const node::ChipSpec& chip_;
   std::int64_t period_;
   std::vector<std::vector<std::uint16_t>> rows_;
-  std::vector<Entry> log_;
+  std::vector<Cell> log_;
 };
 
 /// Link occupation of one chip, both directions: which vector starts when, and how long queues get.

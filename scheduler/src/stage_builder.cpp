@@ -17,6 +17,7 @@ using node::Unit;
 
 namespace {
 constexpr std::int64_t kRefusalsCounted = 256;
+constexpr std::int32_t kEarlyTrials = 64;  // starts of a window tried before its planned one
 constexpr std::int64_t kHorizon = 60'000;  // starts tried in an empty machine: more than the longest window is a bug
 }  // namespace
 
@@ -156,21 +157,27 @@ std::int64_t StageBuilder::ready(BufferId id, std::int32_t row, std::int32_t row
 
 bool StageBuilder::try_at(const Template& shape, std::int64_t start, std::vector<std::int32_t>& streams) {
   const std::size_t before = table_.mark();
-  // Units before memory: a window's reads are thousands of cells, and what refuses it is mostly an ALU or a plane.
-  for (const bool is_memory : {false, true}) {
+  // Big reads last: a window's are thousands of cells, and what refuses it is mostly an ALU, a plane or a stream.
+  enum class Claim : std::uint8_t { kUnit, kFixedStreams, kBigRead };
+  const auto claim_of = [](const Draft& draft) {
+    constexpr std::int32_t kBig = 256;
+    return node::info(draft.instruction.opcode).unit == Unit::kMem && instances(draft.instruction) > kBig
+               ? Claim::kBigRead
+               : Claim::kUnit;
+  };
+  for (const Claim claim : {Claim::kUnit, Claim::kFixedStreams, Claim::kBigRead}) {
     for (const Draft& draft : shape.drafts) {
-      if ((node::info(draft.instruction.opcode).unit == Unit::kMem) == is_memory &&
-          !table_.try_units(draft.instruction, start, draft.reach)) {
-        table_.roll_back(before);
-        return false;
+      bool is_free = true;
+      if (claim == Claim::kFixedStreams) {
+        for (std::size_t at = 0; is_free && at < draft.variable.size(); ++at) {
+          const StreamOperand& operand = draft.instruction.operands[at];
+          is_free = operand.kind != OperandKind::kOut || draft.variable[at] >= 0 ||
+                    table_.try_stream(draft.instruction, start, operand);
+        }
+      } else if (claim_of(draft) == claim) {
+        is_free = table_.try_units(draft.instruction, start, draft.reach);
       }
-    }
-  }
-  for (const Draft& draft : shape.drafts) {
-    for (std::size_t at = 0; at < draft.variable.size(); ++at) {
-      const StreamOperand& operand = draft.instruction.operands[at];
-      if (operand.kind == OperandKind::kOut && draft.variable[at] < 0 &&
-          !table_.try_stream(draft.instruction, start, operand)) {
+      if (!is_free) {
         table_.roll_back(before);
         return false;
       }
@@ -233,18 +240,39 @@ PlacementId StageBuilder::try_place(const Template& shape, std::int64_t earliest
   return commit(shape, start, streams);
 }
 
-std::optional<std::vector<std::int32_t>> StageBuilder::reserve(const Template& shape, std::int64_t start) {
+std::optional<StageBuilder::Reservation> StageBuilder::reserve(const Template& shape, std::int64_t start) {
   std::vector<std::int32_t> streams(shape.variables.size(), 0);
+  table_.clear_log();
   if (!try_at(shape, start, streams)) {
     return std::nullopt;
   }
+  Reservation made = table_.taken();
   table_.clear_log();
-  return streams;
+  return made;
 }
 
 PlacementId StageBuilder::place_reserved(const Template& shape,
-                                         std::int64_t start,
-                                         const std::vector<std::int32_t>& streams) {
+                                         std::int64_t planned,
+                                         std::int64_t length,
+                                         const Reservation& reservation) {
+  table_.give_back(reservation);
+  std::vector<std::int32_t> streams(shape.variables.size(), 0);
+  std::int64_t start = ready_time(shape);
+  bool is_placed = false;
+  for (std::int32_t trials = 0; !is_placed && start < planned && trials < kEarlyTrials;) {
+    // Most starts are refused by another window: the first after it is the next that may do.
+    const std::int64_t taken = table_.last_install(start, start + length);
+    if (taken < start) {
+      ++trials;
+      is_placed = try_at(shape, start, streams);
+    }
+    start = is_placed ? start : std::max(taken, start) + 1;
+  }
+  if (!is_placed) {
+    start = planned;
+    LPU_CHECK(try_at(shape, start, streams), "a place that was reserved");
+  }
+  table_.clear_log();
   return commit(shape, start, streams);
 }
 

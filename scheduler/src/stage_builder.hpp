@@ -138,10 +138,17 @@ class StageBuilder {
   PlacementId place(const Template& shape, std::int64_t earliest = 0);
   /// As place(), but gives up after `attempts` starts: -1.
   PlacementId try_place(const Template& shape, std::int64_t earliest, std::int64_t attempts);
-  /// Take what a template needs at `start`, before it is placed: streams chosen, or nothing where it does not fit.
-  [[nodiscard]] std::optional<std::vector<std::int32_t>> reserve(const Template& shape, std::int64_t start);
-  /// Place a template whose resources were reserved at the same point of the interval.
-  PlacementId place_reserved(const Template& shape, std::int64_t start, const std::vector<std::int32_t>& streams);
+  /// What a template takes before it is placed.
+  using Reservation = std::vector<ReservationTable::Cell>;
+  /// Take what a template needs at `start`: nothing where it does not fit.
+  [[nodiscard]] std::optional<Reservation> reserve(const Template& shape, std::int64_t start);
+  /// Place a GEMM window for which resources were reserved: there, or at an earlier start that is free.
+  /// @param planned  a start at the reserved point of the interval
+  /// @param length   for which it holds the install ports, from its start on
+  PlacementId place_reserved(const Template& shape,
+                             std::int64_t planned,
+                             std::int64_t length,
+                             const Reservation& reservation);
 
   /// Whether a template has a place on an empty chip: its bursts do not meet one another on any unit.
   [[nodiscard]] bool fits_alone(const Template& shape) const;
