@@ -90,9 +90,11 @@ std::int64_t empty_interval(const std::vector<ScheduledStage>& kinds) {
 
 /// Schedule all kinds for one interval, the shortest that the search finds for the stage with the longest windows.
 /// @param bound  that no interval can beat: little more than it is where the search begins, if the windows leave slack
+/// @param least  where the search begins at the earliest
 std::int64_t crowd(std::vector<ScheduledStage>& kinds,
                    const CompileRequest& request,
                    std::int64_t bound,
+                   std::int64_t least,
                    const Progress& progress) {
   constexpr std::int32_t kOrders = 64;
   constexpr double kOverBound = 1.096;
@@ -107,8 +109,9 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
     return windows_length(*kinds[a].lowering) > windows_length(*kinds[b].lowering);
   });
   const auto windows = static_cast<double>(windows_length(*kinds[by_length.front()].lowering));
-  const auto least = static_cast<double>(bound);
-  double interval = std::max(std::clamp(least * kOverBound, windows * kLeastSlack, windows * kFirstSlack), least);
+  double interval =
+      std::max(std::clamp(static_cast<double>(bound) * kOverBound, windows * kLeastSlack, windows * kFirstSlack),
+               static_cast<double>(std::max(bound, least)));
   double step = kFirstStep;
   std::vector<std::unique_ptr<Lowering>> scheduled(kinds.size());
   std::size_t done = 0;
@@ -332,9 +335,11 @@ std::int32_t smallest_chips(const CompileRequest& request) {
 
 namespace {
 
+/// @param least  interval below which nothing is tried; out: the one that was scheduled
 Compiled build(const CompileRequest& request,
                const ComputePath& path,
                const Partitioning& chosen,
+               std::int64_t& least,
                const Progress& progress) {
   const interconnect::Topology topology = interconnect::make_topology(request.chip, request.chips);
   const Shard shard = make_shard(request.model, chosen.tensor_parallel, request.chip);
@@ -398,8 +403,10 @@ Compiled build(const CompileRequest& request,
     }
   }
   const std::int64_t bound = interval_lower_bound(request, shard, path, chosen.stages, hops);
-  const std::int64_t interval =
-      request.objective == Objective::kLatency ? empty_interval(kinds) : crowd(kinds, request, bound, progress);
+  const std::int64_t interval = request.objective == Objective::kLatency
+                                    ? std::max(empty_interval(kinds), least)
+                                    : crowd(kinds, request, bound, least, progress);
+  least = interval;
   program.initiation_interval = interval;
   program.plan = {.initiation_interval = interval,
                   .token_period = 0,
@@ -429,7 +436,6 @@ Compiled build(const CompileRequest& request,
         {.chip = c, .text = -1, .stage = -1, .peers = topology.peers[static_cast<std::size_t>(c)], .slot_owner = {}});
   }
   std::int64_t offset = 0;
-  std::int64_t token_ready = 0;
   for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
     const ScheduledStage& kind = kinds[kind_of[s]];
     for (std::int32_t p = 0; p < chosen.tensor_parallel; ++p) {
@@ -441,14 +447,11 @@ Compiled build(const CompileRequest& request,
       binding.offset = offset;
       binding.slot_owner = slot_owners(shard, p);
     }
-    const Placement& last = kind.lowering->builder().placement(kind.lowering->last_placement());
-    if (chosen.stages[s].has_head) {
-      token_ready = offset + last.end;
-    } else {
+    if (!chosen.stages[s].has_head) {
       offset += kind.lowering->hop_departure() + request.chip.link_latency().count();
     }
   }
-  const std::int32_t return_hops = return_token(program, topology, token_ready);
+  const std::int32_t return_hops = return_token(program, topology);
   program.busy_span = 0;
   for (const node::ChipProgram& text : program.texts) {
     program.busy_span = std::max<std::int64_t>(program.busy_span, text.makespan);
@@ -519,6 +522,24 @@ Compiled build(const CompileRequest& request,
   report.users_saturating =
       static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
   return out;
+}
+
+/// The shortest interval that also has room for the token's way back.
+Compiled build(const CompileRequest& request,
+               const ComputePath& path,
+               const Partitioning& chosen,
+               const Progress& progress) {
+  constexpr std::int32_t kLonger = 32;
+  constexpr std::int64_t kStep = 50;  // a fiftieth
+  std::int64_t least = 0;
+  for (std::int32_t i = 0;; ++i) {
+    try {
+      return build(request, path, chosen, least, progress);
+    } catch (const NoWayBack& none) {
+      LPU_CHECK(i < kLonger, none.what());
+      least += least / kStep + 1;
+    }
+  }
 }
 
 }  // namespace

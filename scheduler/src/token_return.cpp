@@ -39,6 +39,22 @@ RegisterReach reach_of(const ChipProgram& text, const Instruction& in, std::int3
   return out;
 }
 
+/// Visit the loop indices and the cycle of every instance.
+template <typename Visit>
+void for_each_turn(const Instruction& in, Visit&& visit) {
+  for (std::int32_t a = 0; a < in.count[0]; ++a) {
+    for (std::int32_t b = 0; b < in.count[1]; ++b) {
+      for (std::int32_t c = 0; c < in.count[2]; ++c) {
+        visit(a,
+              b,
+              c,
+              std::int64_t{in.start} + std::int64_t{a} * in.period[0] + std::int64_t{b} * in.period[1] +
+                  std::int64_t{c} * in.period[2]);
+      }
+    }
+  }
+}
+
 enum class Commit : std::uint8_t { kProbe, kTake };
 
 /// A chip's text with room for more: what is taken in steady state, and the links' passages.
@@ -174,7 +190,8 @@ class Extension {
         return start;
       }
     }
-    throw node::BugError("no slot for the token's way back");
+    throw NoWayBack("no slot for the token's way back in an interval of " + std::to_string(table_.period()) +
+                    " cycles");
   }
 
   /// Take the row from a link into both hemispheres: cycle from which it can be read;
@@ -275,20 +292,14 @@ class Extension {
 
  private:
   void record(const Instruction& in, std::map<std::int32_t, std::vector<std::int64_t>>& pushes) {
-    for (std::int32_t a = 0; a < in.count[0]; ++a) {
-      for (std::int32_t b = 0; b < in.count[1]; ++b) {
-        for (std::int32_t c = 0; c < in.count[2]; ++c) {
-          const std::int32_t link = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2];
-          const std::int64_t at = std::int64_t{in.start} + std::int64_t{a} * in.period[0] +
-                                  std::int64_t{b} * in.period[1] + std::int64_t{c} * in.period[2];
-          if (in.opcode == Opcode::kSend) {
-            pushes[link].push_back(at);
-          } else {
-            links_.receive(link, at - in.argument, at);
-          }
-        }
+    for_each_turn(in, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t at) {
+      const std::int32_t link = in.index + a * in.index_stride[0] + b * in.index_stride[1] + c * in.index_stride[2];
+      if (in.opcode == Opcode::kSend) {
+        pushes[link].push_back(at);
+      } else {
+        links_.receive(link, at - in.argument, at);
       }
-    }
+    });
   }
 
   bool place(std::vector<Instruction> group, Commit commit) {
@@ -337,23 +348,45 @@ class Extension {
   std::int32_t row_ = 0;
 };
 
+/// Cycle of an iteration from which a user's new token can be read on a chip of the last stage.
+std::int64_t token_ready(const ChipProgram& text, std::int32_t user, const node::ChipSpec& chip) {
+  std::int64_t last = -1;
+  for (const Instruction& in : text.instructions) {
+    const StreamOperand& moved = in.operands[0];
+    if (in.opcode != Opcode::kWrite || text.tensors[moved.tensor].name != "token") {
+      continue;
+    }
+    for_each_turn(in, [&](std::int32_t a, std::int32_t b, std::int32_t c, std::int64_t cycle) {
+      if (moved.row + a * moved.row_stride[0] + b * moved.row_stride[1] + c * moved.row_stride[2] == user) {
+        last = std::max(last, cycle);
+      }
+    });
+  }
+  LPU_CHECK(last >= 0, "a token that the last stage does not write");
+  return last + chip.instruction_propagation.count() + 1;
+}
+
 }  // namespace
 
-std::int32_t return_token(ClusterProgram& program, const interconnect::Topology& topology, std::int64_t token_ready) {
-  program.token_latency = token_ready;
-  if (program.pipeline_parallel == 1) {
-    return 0;
-  }
+std::int32_t return_token(ClusterProgram& program, const interconnect::Topology& topology) {
   const node::ChipSpec& chip = program.chip;
   std::vector<std::int32_t> first_stage;
   std::vector<std::int32_t> last_stage;
+  program.token_latency = 0;
   for (const node::ChipBinding& binding : program.bindings) {
     if (binding.text >= 0 && binding.stage == 0) {
       first_stage.push_back(binding.chip);
     }
     if (binding.text >= 0 && binding.stage == program.pipeline_parallel - 1) {
       last_stage.push_back(binding.chip);
+      for (std::int32_t user = 0; user < program.plan.micro_batch; ++user) {
+        const ChipProgram& text = program.texts[static_cast<std::size_t>(binding.text)];
+        program.token_latency = std::max(program.token_latency, binding.offset + token_ready(text, user, chip));
+      }
     }
+  }
+  if (program.pipeline_parallel == 1) {
+    return 0;
   }
   const auto is_idle = [&](std::int32_t c) {
     return static_cast<std::size_t>(c) >= program.bindings.size() ||
@@ -421,7 +454,7 @@ std::int32_t return_token(ClusterProgram& program, const interconnect::Topology&
   for (std::int32_t user = 0; user < program.plan.micro_batch; ++user) {
     const std::string name = "token.back" + std::to_string(user);
     const std::string wire = "token.return" + std::to_string(user);
-    std::int64_t ready = token_ready - offset(source);
+    std::int64_t ready = token_ready(source_text, user, chip);
     for (std::size_t hop = 0; hop <= best.size(); ++hop) {
       const std::int32_t c = hop < best.size() ? best[hop].chip : target;
       Extension& here = extend(c);
