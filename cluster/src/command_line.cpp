@@ -124,8 +124,27 @@ constexpr FlagRow kFlags[] = {
     {"explain", "", "", "", "", "the layer budget by part", bit(Verb::kPlan)},
     {"pareto", "", "", "", "", "pairs of II and latency, both objectives", bit(Verb::kPlan)},
     {"program", "FILE", "", "none", "a .lpuprog file", "the program; run: in place of --model", kReading},
-    {"trace-chips", "A-B", "", "all", "chips of the program", "list these chips", bit(Verb::kInspect)},
-    {"trace-cycles", "A-B", "", "all", "cycles of the iteration", "list what issues in them", bit(Verb::kInspect)},
+    {"trace-chips",
+     "A-B",
+     "",
+     "all; run: 0-7",
+     "chips of the program",
+     "list, or trace, these chips",
+     bit(Verb::kInspect) | bit(Verb::kRun)},
+    {"trace-cycles",
+     "A-B",
+     "",
+     "all",
+     "cycles, of the iteration; run: of the clock",
+     "list, or trace, what issues in them",
+     bit(Verb::kInspect) | bit(Verb::kRun)},
+    {"trace",
+     "FILE",
+     "",
+     "none",
+     "path of the .json to write",
+     "bursts as Chrome trace, at most 200,000",
+     bit(Verb::kRun)},
     {"unit", "NAME", "", "all", "mem, mxm, vxm, sxm, c2c", "list this unit", bit(Verb::kInspect)},
     {"own-texts",
      "A-B",
@@ -368,6 +387,22 @@ std::int64_t parse_integer(const std::string& flag,
                      std::to_string(maximum));
   }
   return value;
+}
+
+std::pair<std::int64_t, std::int64_t> parse_span(const std::string& flag, const std::string& text) {
+  if (text.empty() || text.find_first_not_of("0123456789-") != std::string::npos) {
+    throw InputError("--" + flag + ": found " + text + "; expected a number or two of them, such as 0-7");
+  }
+  const std::size_t dash = text.find('-');
+  const std::string first = text.substr(0, dash);
+  const std::string last = dash == std::string::npos ? first : text.substr(dash + 1);
+  constexpr std::int64_t kMost = std::int64_t{1} << 60U;
+  const std::pair<std::int64_t, std::int64_t> out = {parse_integer(flag, first, 0, kMost),
+                                                     parse_integer(flag, last, 0, kMost)};
+  if (out.second < out.first) {
+    throw InputError("--" + flag + ": found " + text + "; expected the smaller number first");
+  }
+  return out;
 }
 
 }  // namespace lpu::cluster

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace lpu::cluster {
@@ -38,5 +39,9 @@ struct CommandLine {
                                          const std::string& text,
                                          std::int64_t minimum,
                                          std::int64_t maximum);
+
+/// "A-B" or "A": two whole numbers, the smaller one first.
+/// @throws InputError  "--<flag>: found …; expected …"
+[[nodiscard]] std::pair<std::int64_t, std::int64_t> parse_span(const std::string& flag, const std::string& text);
 
 }  // namespace lpu::cluster

@@ -36,7 +36,8 @@ void require_writable_folder(const fs::path& folder, const std::string& where) {
   }
 }
 
-/// Temporary name, sync, rename: no reader ever sees half a file.
+}  // namespace
+
 void write_text_file(const fs::path& file, const std::string& text) {
   const std::string temporary = file.string() + ".tmp";
   const auto fail = [&](const std::string& what) {
@@ -61,8 +62,6 @@ void write_text_file(const fs::path& file, const std::string& text) {
     fail("written");
   }
 }
-
-}  // namespace
 
 void require_legal(const scheduler::ClusterProgram& program, const Console& console) {
   const auto begin = std::chrono::steady_clock::now();
@@ -116,16 +115,19 @@ std::string program_file(const CommandLine& line) {
 }
 
 std::string output_file(const CommandLine& line, const std::string& suffix) {
-  std::string file = line.value("output");
+  return writable_file(line.value("output"), "-o", suffix);
+}
+
+std::string writable_file(const std::string& file, const std::string& shown, const std::string& suffix) {
   if (file.empty()) {
-    throw InputError("-o: found nothing; expected the file to write, such as model" + suffix);
+    throw InputError(shown + ": found nothing; expected the file to write, such as model" + suffix);
   }
   std::error_code error;
   if (fs::is_directory(file, error)) {
-    throw InputError("-o: found " + file + ", a folder; expected a file's name");
+    throw InputError(shown + ": found " + file + ", a folder; expected a file's name");
   }
   const fs::path parent = fs::path(file).parent_path();
-  require_writable_folder(parent.empty() ? fs::path(".") : parent, "-o");
+  require_writable_folder(parent.empty() ? fs::path(".") : parent, shown);
   return file;
 }
 

@@ -1,4 +1,7 @@
 #pragma once
+#include <filesystem>
+#include <string>
+
 #include "command_line.hpp"
 #include "configuration.hpp"
 #include "console.hpp"
@@ -22,6 +25,12 @@ void refuse_words(const CommandLine& line);
 
 /// -o, and its folder exists and can be written.
 [[nodiscard]] std::string output_file(const CommandLine& line, const std::string& suffix);
+/// The same for another flag that names a file to write.
+/// @param shown  the flag as messages call it
+[[nodiscard]] std::string writable_file(const std::string& file, const std::string& shown, const std::string& suffix);
+/// Temporary name, sync, rename: no reader ever sees half a file.
+/// @throws EnvironmentError  it cannot be written
+void write_text_file(const std::filesystem::path& file, const std::string& text);
 /// --output-dir exists and can be written; empty: not given.
 [[nodiscard]] std::string output_folder(const CommandLine& line);
 

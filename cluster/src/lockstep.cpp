@@ -53,25 +53,33 @@ std::int64_t memory_bytes() {
 /// @return  outcome, and the signal that ended it; 0: none
 std::pair<RankOutcome, int> take_part(const scheduler::ClusterProgram& part,
                                       const StartOrder& order,
-                                      const RunOptions& options,
+                                      RunOptions options,
                                       RankGroup& group,
                                       const Console& console) {
   const std::string why = group.exchange().open(order.pairs, order.carrier);
   if (!why.empty()) {
     console.log().warn("shared memory: found {}; MPI carries all vectors, which takes longer", why);
   }
+  console.log().info("vectors between ranks go through {}",
+                     group.exchange().has_shared_memory() ? "shared memory" : "MPI");
   const StopWatch watch;
   const auto begin = Clock::now();
+  TraceRecorder recorder(part, order.trace);
+  observe(recorder, order.trace, options);
   Runner runner(part, order.digest, options, {.rank = group.rank(), .rank_of = order.rank_of}, &group.exchange());
   console.log().debug("{} texts made ready in {:.0f} ms",
                       part.texts.size(),
                       std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+  // All have their orders: what compiling, parsing and sending took would stay with the process (rank 0: 27 MB, not 9).
+  group.exchange().wait(std::chrono::microseconds(0));
+  ::malloc_trim(0);
   const int signal = execute(runner, options, &group);
   return {RankOutcome{.chips = runner.outcomes(),
                       .messages_in_process = runner.transport().messages(),
                       .exchange = group.exchange().counts(),
                       .uses_shared_memory = group.exchange().has_shared_memory(),
-                      .memory_bytes = memory_bytes()},
+                      .memory_bytes = memory_bytes(),
+                      .trace = recorder.take()},
           signal};
 }
 
@@ -138,8 +146,10 @@ int execute(Runner& runner, const RunOptions& options, RankGroup* group) {
 RunResult run_on_ranks(scheduler::ClusterProgram& program,
                        const RunOptions& options,
                        interconnect::Carrier carrier,
+                       const TraceSelection& selection,
                        RankGroup& group,
-                       const Console& console) {
+                       const Console& console,
+                       Trace& trace) {
   const node::IterationPlan plan = scheduler::with_users(program, options.users);
   const Dealing dealing = deal(program, group.ranks());
   const auto begin = Clock::now();
@@ -151,7 +161,8 @@ RunResult run_on_ranks(scheduler::ClusterProgram& program,
                    .faults = faults_of_environment(),
                    .rank_of = dealing.rank_of,
                    .pairs = pair_loads(program, dealing, plan.groups),
-                   .carrier = carrier};
+                   .carrier = carrier,
+                   .trace = selection};
   RunOptions own_options = options_of(order, 0);  // a fault that cannot be planted is refused before the start
   own_options.progress = options.progress;
   group.begin();
@@ -161,15 +172,17 @@ RunResult run_on_ranks(scheduler::ClusterProgram& program,
   }
   const scheduler::ClusterProgram part = part_of(program, dealing, 0);
   program.texts = {};
-  ::malloc_trim(0);  // what compiling took would stay with this process
   auto [own, signal] = take_part(part, order, own_options, group, console);
-  const auto outcomes = group.gather(std::move(own));
+  auto outcomes = group.gather(std::move(own));
   std::vector<ChipOutcome> chips;
-  for (const auto& outcome : outcomes) {
+  std::vector<Trace> traces;
+  for (auto& outcome : outcomes) {
     if (outcome) {
       chips.insert(chips.end(), outcome->chips.begin(), outcome->chips.end());
+      traces.push_back(std::move(outcome->trace));
     }
   }
+  trace = merge(std::move(traces));
   RunResult result = measure(program, plan, options, order.digest, std::move(chips));
   add_ranks(result, outcomes);
   for (ChipFigures& chip : result.per_chip) {
@@ -185,13 +198,14 @@ RunResult run_on_ranks(scheduler::ClusterProgram& program,
 
 node::ExitCode follow(RankGroup& group, const Console& console) {
   const StopWatch watch;
-  const std::optional<StartOrder> order = group.await_start();
+  std::optional<StartOrder> order = group.await_start();
   if (!order) {
     return group.quit_code();
   }
   group.begin();
   const scheduler::ClusterProgram part =
       scheduler::from_bytes(order->program, "the program of rank " + std::to_string(group.rank()));
+  order->program = {};
   const auto [outcome, signal] = take_part(part, *order, options_of(*order, group.rank()), group, console);
   group.report(outcome);
   return group.quit_code();

@@ -3,6 +3,7 @@
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "rank_group.hpp"
 #include "runner.hpp"
+#include "trace.hpp"
 
 namespace lpu::cluster {
 
@@ -13,12 +14,15 @@ namespace lpu::cluster {
 [[nodiscard]] int execute(Runner& runner, const RunOptions& options, RankGroup* group);
 
 /// Rank 0's side of an execution on several ranks: deals the chips, takes part, collects what all measured.
+/// @param trace  gets the bursts that were selected
 /// @post the program has no texts any more: each rank has its own
 [[nodiscard]] RunResult run_on_ranks(scheduler::ClusterProgram& program,
                                      const RunOptions& options,
                                      interconnect::Carrier carrier,
+                                     const TraceSelection& selection,
                                      RankGroup& group,
-                                     const Console& console);
+                                     const Console& console,
+                                     Trace& trace);
 
 /// The side of all others. Returns when rank 0 lets them go.
 [[nodiscard]] node::ExitCode follow(RankGroup& group, const Console& console);

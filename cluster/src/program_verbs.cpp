@@ -2,7 +2,6 @@
 #include <cstdint>
 #include <fstream>
 #include <iostream>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,23 +23,6 @@ namespace {
 
 namespace json = boost::json;
 using node::InputError;
-
-/// "A-B" or "A".
-std::pair<std::int64_t, std::int64_t> parse_span(const std::string& flag, const std::string& text) {
-  if (text.empty() || text.find_first_not_of("0123456789-") != std::string::npos) {
-    throw InputError("--" + flag + ": found " + text + "; expected a number or two of them, such as 0-7");
-  }
-  const std::size_t dash = text.find('-');
-  const std::string first = text.substr(0, dash);
-  const std::string last = dash == std::string::npos ? first : text.substr(dash + 1);
-  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
-  const std::pair<std::int64_t, std::int64_t> out = {parse_integer(flag, first, 0, kMost),
-                                                     parse_integer(flag, last, 0, kMost)};
-  if (out.second < out.first) {
-    throw InputError("--" + flag + ": found " + text + "; expected the smaller number first");
-  }
-  return out;
-}
 
 /// Chips of "A-B", which the program must have.
 std::vector<std::int32_t> parse_chips(const std::string& flag,

@@ -8,6 +8,7 @@
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/emulator.hpp"
 #include "runner.hpp"
+#include "trace.hpp"
 
 namespace lpu::cluster {
 
@@ -37,6 +38,7 @@ struct StartOrder {
   std::vector<std::int32_t> rank_of;
   std::vector<interconnect::PairLoad> pairs;
   interconnect::Carrier carrier = interconnect::Carrier::kAuto;
+  TraceSelection trace;
 };
 
 /// What a rank measured.
@@ -46,6 +48,7 @@ struct RankOutcome {
   interconnect::ExchangeCounts exchange;
   bool uses_shared_memory = false;
   std::int64_t memory_bytes = 0;  ///< proportional set size when it ended; 0: not known
+  Trace trace;
 };
 
 struct Failure {

@@ -45,9 +45,21 @@ void serialize(Archive& archive, Wait& wait) {
 namespace lpu::cluster {
 
 template <typename Archive>
+void serialize(Archive& archive, TraceSelection& selection) {
+  archive(selection.is_wanted, selection.first_chip, selection.last_chip, selection.first_cycle, selection.last_cycle);
+}
+template <typename Archive>
+void serialize(Archive& archive, TracedBurst& burst) {
+  archive(burst.chip, burst.unit, burst.name, burst.instruction, burst.iteration, burst.start, burst.cycles);
+}
+template <typename Archive>
+void serialize(Archive& archive, Trace& trace) {
+  archive(trace.names, trace.bursts, trace.left_out);
+}
+template <typename Archive>
 void serialize(Archive& archive, StartOrder& order) {
   archive(order.program, order.digest, order.tokens, order.users, order.checks, order.faults);
-  archive(order.rank_of, order.pairs, order.carrier);
+  archive(order.rank_of, order.pairs, order.carrier, order.trace);
 }
 template <typename Archive>
 void serialize(Archive& archive, ChipOutcome& chip) {
@@ -55,8 +67,8 @@ void serialize(Archive& archive, ChipOutcome& chip) {
 }
 template <typename Archive>
 void serialize(Archive& archive, RankOutcome& outcome) {
-  archive(
-      outcome.chips, outcome.messages_in_process, outcome.exchange, outcome.uses_shared_memory, outcome.memory_bytes);
+  archive(outcome.chips, outcome.messages_in_process, outcome.exchange);
+  archive(outcome.uses_shared_memory, outcome.memory_bytes, outcome.trace);
 }
 template <typename Archive>
 void serialize(Archive& archive, Failure& failure) {

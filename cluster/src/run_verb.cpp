@@ -6,10 +6,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <boost/json.hpp>
+#include <spdlog/spdlog.h>
 
 #include "compiling.hpp"
 #include "configuration.hpp"
@@ -24,6 +26,7 @@
 #include "plan_report.hpp"
 #include "stop_signal.hpp"
 #include "test_faults.hpp"
+#include "trace.hpp"
 #include "verbs.hpp"
 
 namespace lpu::cluster {
@@ -328,11 +331,59 @@ std::string progress_text(const RunProgress& at, const RunOptions& options, std:
 }
 
 /// All chips in this process.
-RunResult run_alone(const Job& job, RunOptions options) {
+RunResult run_alone(const Job& job, RunOptions options, const TraceSelection& selection, Trace& trace) {
   catch_stop_signals();
   const StopWatch watch;
   plant_faults(faults_of_environment(), 0, options);
-  return run_program(job.program, options);
+  TraceRecorder recorder(job.program, selection);
+  observe(recorder, selection, options);
+  RunResult result = run_program(job.program, options);
+  std::vector<Trace> traces;
+  traces.push_back(recorder.take());
+  trace = merge(std::move(traces));
+  return result;
+}
+
+/// --trace and the flags that narrow it; refuses a path that cannot be written.
+TraceSelection parse_trace(const CommandLine& line) {
+  TraceSelection out;
+  out.is_wanted = line.has("trace");
+  for (const std::string_view flag : {"trace-chips", "trace-cycles"}) {
+    if (line.has(flag) && !out.is_wanted) {
+      throw InputError("--" + std::string(flag) + ": found it without --trace; expected the file to write beside it");
+    }
+  }
+  if (!out.is_wanted) {
+    return out;
+  }
+  static_cast<void>(writable_file(line.value("trace"), "--trace", ".json"));
+  constexpr std::int32_t kFirstNode = 7;
+  out.last_chip = kFirstNode;
+  if (line.has("trace-chips")) {
+    const auto [first, last] = parse_span("trace-chips", line.value("trace-chips"));
+    out.first_chip = static_cast<std::int32_t>(std::min<std::int64_t>(first, INT32_MAX));
+    out.last_chip = static_cast<std::int32_t>(std::min<std::int64_t>(last, INT32_MAX));
+  }
+  if (line.has("trace-cycles")) {
+    std::tie(out.first_cycle, out.last_cycle) = parse_span("trace-cycles", line.value("trace-cycles"));
+  }
+  return out;
+}
+
+void require_traced_chips(const TraceSelection& selection, const CommandLine& line, std::int32_t chips) {
+  if (selection.first_chip >= chips) {
+    throw InputError("--trace-chips: found " + line.value("trace-chips") + "; expected chips from 0 to " +
+                     std::to_string(chips - 1));
+  }
+}
+
+void write_trace(const CommandLine& line, const Console& console, const Trace& trace, const Job& job) {
+  if (trace.left_out > 0) {
+    console.log().warn("--trace: {} bursts were left out, {} are in it; --trace-chips and --trace-cycles select",
+                       trace.left_out,
+                       trace.bursts.size());
+  }
+  write_text_file(line.value("trace"), to_chrome_json(trace, job.program));
 }
 
 CommandLine effective_line(const CommandLine& typed) {
@@ -362,12 +413,14 @@ node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console,
   static_cast<void>(output_folder(typed));  // before the long part
   const CommandLine line = effective_line(typed);
   const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
+  const TraceSelection selection = parse_trace(line);
   RunOptions options;
   options.tokens = parse_integer("tokens", line.value("tokens"), 1, 1'000'000);
   Job job = line.has("program") ? load_job(line, console) : compile_job(line, console);
   options.users = users_of(line, job.program);
   options.checks = line.has("no-verify") ? Checks::kAll : Checks::kArrivals;
   add_run_flags(job.inputs, line, options.users);
+  require_traced_chips(selection, line, job.program.chips);
   if (!faults_of_environment().empty()) {
     job.inputs["test_faults"] = faults_of_environment();
   }
@@ -376,8 +429,13 @@ node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console,
     progress.show(static_cast<double>(at.iterations) / static_cast<double>(at.iterations_total),
                   progress_text(at, options, std::chrono::steady_clock::now() - begin));
   };
-  const RunResult result =
-      group != nullptr ? run_on_ranks(job.program, options, carrier, *group, console) : run_alone(job, options);
+  Trace trace;
+  const RunResult result = group != nullptr
+                               ? run_on_ranks(job.program, options, carrier, selection, *group, console, trace)
+                               : run_alone(job, options, selection, trace);
+  if (selection.is_wanted) {
+    write_trace(line, console, trace, job);
+  }
   print_result(line, console, to_json(line, job, result), to_text(line, job, result));
   return result.ended_by_signal == 0 ? node::ExitCode::kDone
                                      : static_cast<node::ExitCode>(128 + result.ended_by_signal);

@@ -133,6 +133,9 @@ void Runner::make_chips() {
     states_[at] = node::ChipState::kReady;
     ready_.push_back(binding.chip);
     ++running_;
+    if (options_->observer && binding.chip >= options_->observed_first && binding.chip <= options_->observed_last) {
+      chips_[at]->set_observer(options_->observer);
+    }
     if (binding.chip == options_->skip_chip) {
       chips_[at]->skip(options_->skip_iteration, options_->skip_instruction);
     }

@@ -175,6 +175,8 @@ class RankExchange::Implementation {
                       InProcessTransport& into);
   [[noreturn]] void fail_stream(const InStream& stream, const std::string& found) const;
   [[nodiscard]] std::chrono::nanoseconds next_nap();
+  /// Whoever leaves something for this rank can ring its bell.
+  [[nodiscard]] bool is_woken_by_all() const { return window_.is_open() && hosts_ == 1 && !has_mpi_streams_; }
 
   std::vector<Greeting> greetings_;
   std::vector<std::int32_t> members_;  ///< ranks of this host, ascending
@@ -276,7 +278,8 @@ void RankExchange::Implementation::send_control(std::int32_t to, std::string byt
 std::optional<ControlMessage> RankExchange::Implementation::next_control() {
   const bool is_announced = window_.is_open() && board(rank_).control.load(std::memory_order_acquire) != control_seen_;
   const auto now = Clock::now();
-  if (!is_announced && now - last_probe_ < nap_) {
+  const std::chrono::nanoseconds every = is_woken_by_all() ? kCalmNap : std::max<std::chrono::nanoseconds>(nap_, 1ms);
+  if (!is_announced && now - last_probe_ < every) {
     return std::nullopt;
   }
   int is_there = 0;
@@ -630,9 +633,8 @@ std::chrono::nanoseconds RankExchange::Implementation::next_nap() {
   if (is_waiting_for_room || !outgoing_.requests.empty()) {
     return 1ms;
   }
-  const bool is_woken = window_.is_open() && hosts_ == 1 && !has_mpi_streams_;
-  nap_ = std::min<std::chrono::nanoseconds>(2 * nap_, is_woken ? kCalmNap : kLongestNap);
-  return is_woken ? kCalmNap : nap_;
+  nap_ = std::min<std::chrono::nanoseconds>(2 * nap_, kLongestNap);
+  return is_woken_by_all() ? kCalmNap : nap_;
 }
 
 void RankExchange::Implementation::wait(std::chrono::microseconds at_most) {

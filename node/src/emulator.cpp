@@ -281,6 +281,12 @@ void Emulator::fold_burst(const Iteration& iteration, const BurstEvent& event) {
                              bases[event.bases[3]] * 9 + iteration.registers[event.base_register];
   fold_ = mix(fold_ ^ word);
   ++measures_.bursts;
+  if (observer_) [[unlikely]] {
+    observer_({.chip = binding_->chip,
+               .instruction = event.instruction,
+               .iteration = iteration.number,
+               .iteration_start = iteration.start});
+  }
 }
 
 bool Emulator::execute(Iteration& iteration, const BurstEvent& event) {

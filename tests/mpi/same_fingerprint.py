@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """A run has one outcome, whatever number of ranks executes it, and however they talk."""
-from ranks import RankChecks
+from ranks import RankChecks, json
 
 checks = RankChecks(users=3)
 RUN = ["--program", "small.lpuprog", "--tokens", "4", "--users", "3"]
@@ -29,6 +29,26 @@ for ranks, transport in ((1, "auto"), (2, "shm"), (3, "auto"), (5, "mpi"), (7, "
 text = checks.run_ranks(18, *RUN)[1]
 checks.check("18 on 1 host, shared memory; 2 idle" in text and " between ranks\n" in text, f"what people read: {text}")
 
+# A trace is that of the execution, whoever executes; its bursts lie in the window, and none of a unit's threads overlap.
+TRACE = ["--trace-chips", "2-9", "--trace-cycles", "3000-17000"]
+checks.expect(["run", *RUN, "--trace", "alone.json", *TRACE], 0, stderr="")
+checks.result(5, *RUN, "--trace", "ranks.json", *TRACE)
+with open("alone.json", encoding="utf-8") as first, open("ranks.json", encoding="utf-8") as second:
+    trace = json.load(first)
+    checks.check(trace == json.load(second), "the same trace from five ranks")
+bursts = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+checks.check(len(bursts) == trace["otherData"]["bursts"] > 100 and trace["otherData"]["bursts_left_out"] == 0, "bursts are counted")
+checks.check({burst["args"]["chip"] for burst in bursts} == set(range(2, 10)), "chips are selected")
+checks.check(all(3000 <= burst["args"]["cycle"] <= 17000 for burst in bursts), "cycles are selected")
+ends = {}
+for burst in bursts:
+    checks.check(burst["args"]["cycle"] >= ends.get(burst["tid"], 0), f"overlap on thread {burst['tid']}")
+    ends[burst["tid"]] = burst["args"]["cycle"] + burst["args"]["cycles"]
+for arguments, line in ((["--trace-chips", "3"], "--trace-chips: found it without --trace; expected the file to write beside it"),
+                        (["--trace", "no/t.json"], "--trace: found no no; expected an existing folder"),
+                        (["--trace", "t.json", "--trace-chips", "16"], "--trace-chips: found 16; expected chips from 0 to 15")):
+    checks.refused(["run", *RUN, *arguments], line)
+
 # Every rule checked while it runs, and ranks that are late at random.
 every_rule = checks.result(3, *RUN, "--no-verify")
 checks.check(every_rule.get("fingerprint") == alone["fingerprint"], "checking every burst changes nothing")
@@ -36,5 +56,9 @@ late = checks.result(5, *RUN, environment={"LPU_CLUSTER_TEST_FAULTS": "delay=200
 checks.check(late.get("fingerprint") == alone["fingerprint"], "ranks that are late change nothing")
 other = checks.result(3, "--program", "small.lpuprog", "--tokens", "5", "--users", "3")
 checks.check(other.get("fingerprint") not in (None, alone["fingerprint"]), "another run has another fingerprint")
+
+# Log lines say of which ranks they are; equal ones are one.
+said = checks.run_ranks(5, *RUN, "--log-level", "info")[2]
+checks.check("lpu_cluster: [ranks 0-4] info: " in said and said.count("vectors between ranks go through") == 1, f"log lines: {said}")
 
 checks.finish()

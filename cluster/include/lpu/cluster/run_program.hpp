@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lpu/interconnect/in_process_transport.hpp"
+#include "lpu/node/emulator.hpp"
 #include "lpu/scheduler/cluster_program.hpp"
 
 namespace lpu::cluster {
@@ -27,6 +28,10 @@ struct RunOptions {
   Checks checks = Checks::kArrivals;
   std::function<void(const RunProgress&)> progress{};  ///< called a few hundred times a second at most
   std::function<void()> pause{};                       ///< called after each turn of a chip, for tests
+
+  node::BurstObserver observer{};  ///< of the chips that are traced
+  std::int32_t observed_first = 0;
+  std::int32_t observed_last = -1;
 
   // Faults for tests.
   interconnect::Tamperer tamperer{};

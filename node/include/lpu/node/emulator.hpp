@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lpu/node/burst_table.hpp"
@@ -29,6 +31,15 @@ struct Wait {
   std::int64_t iteration = 0;
   std::string transfer;
 };
+
+/// A burst that a chip has executed: for traces.
+struct ExecutedBurst {
+  std::int32_t chip = -1;
+  std::int32_t instruction = -1;
+  std::int64_t iteration = 0;
+  std::int64_t iteration_start = 0;  ///< cycle, common clock
+};
+using BurstObserver = std::function<void(const ExecutedBurst&)>;
 
 /// What one execution of a chip's program measured.
 struct ChipMeasures {
@@ -85,6 +96,8 @@ class Emulator {
   /// checked.
   [[nodiscard]] std::int64_t settled() const;
 
+  /// Is called for each burst, in the order in which they enter the fold.
+  void set_observer(BurstObserver observer) { observer_ = std::move(observer); }
   /// For tests: leave out one instruction in one iteration, as a chip that lost it would.
   void skip(std::int64_t iteration, std::int32_t instruction);
 
@@ -168,6 +181,7 @@ class Emulator {
   std::int64_t waiting_iteration_ = 0;
   std::int64_t skip_iteration_ = -1;
   std::int32_t skip_instruction_ = -1;
+  BurstObserver observer_;
   ChipMeasures measures_;
 };
 
