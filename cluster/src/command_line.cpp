@@ -63,7 +63,7 @@ constexpr VerbRow kVerbs[] = {
      "execute in lockstep in the timing plane, no weights loaded",
      "  lpu_cluster run --model llama-3-8b --tokens 8\n"
      "  lpu_cluster run --program llama.lpuprog --tokens 32 --json\n"
-     "  mpirun -np 64 lpu_cluster run --model llama-2-70b --chips 576 --users 64\n"
+     "  mpirun -np 64 lpu_cluster run --model llama-2-70b --chips 576 --users 32\n"
      "  lpu_cluster run --program llama.lpuprog --set link.flight=218cycles\n"},
     {Verb::kMutate,
      "mutate",
@@ -129,14 +129,14 @@ constexpr FlagRow kFlags[] = {
      "",
      "all; run: 0-7",
      "chips of the program",
-     "list, or trace, these chips",
+     "list or trace these chips",
      bit(Verb::kInspect) | bit(Verb::kRun)},
     {"trace-cycles",
      "A-B",
      "",
      "all",
-     "cycles, of the iteration; run: of the clock",
-     "list, or trace, what issues in them",
+     "cycles: of an iteration; run: in all",
+     "list or trace what issues in them",
      bit(Verb::kInspect) | bit(Verb::kRun)},
     {"trace",
      "FILE",

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Two hosts, as far as a program can tell: two network and two host names on one machine, joined by a virtual cable.
 
+two_hosts.py PROGRAM MPIRUN [FILE.lpuprog RANKS_A RANKS_B]; without a file: a small model.
+
 mpirun starts the second host's daemon through an agent that enters its namespaces, where real hosts have ssh. Exit code 77,
 with the reason, where namespaces are not permitted.
 """
@@ -68,6 +70,10 @@ def set_up(folder):
 def main():
     checks = RankChecks(users=2)
     run = ["--program", "small.lpuprog", "--tokens", "4", "--users", "2"]
+    placements = ((3, 3), (1, 4))
+    if len(sys.argv) > 3:
+        run = ["--program", sys.argv[3], "--tokens", "4"]
+        placements = ((int(sys.argv[4]), int(sys.argv[5])),)
     alone = checks.object("run", *run, "--json")
     with tempfile.TemporaryDirectory(prefix="lpu_cluster_hosts_") as folder:
         other, agent = set_up(folder)
@@ -76,7 +82,7 @@ def main():
             os.environ["OMPI_MCA_plm_rsh_agent"] = agent
             os.environ["OMPI_MCA_oob_tcp_if_include"] = os.environ["OMPI_MCA_btl_tcp_if_include"] = "lpu0"
             os.environ["OMPI_MCA_pml"] = "ob1"
-            for on_a, on_b in ((3, 3), (1, 4)):
+            for on_a, on_b in placements:
                 placed = ["-host", f"{a}:{on_a},{b}:{on_b}"]
                 command = checks.command(on_a + on_b, *run, "--json")
                 at = command.index("-np")
