@@ -5,12 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include "burst_verdict.hpp"
 #include "lpu/node/chip_preset.hpp"
-#include "lpu/node/expand.hpp"
 #include "lpu/scheduler/compile.hpp"
 #include "lpu/scheduler/model_preset.hpp"
-#include "verify_facts.hpp"
-#include "verify_units.hpp"
 
 // One whole layer of each model preset, as compiled for its default system: bursts and cells give one verdict, for the
 // layer as it is, at intervals too small for it, and with a burst moved.
@@ -44,33 +42,19 @@ class VerifyLayerProperty : public testing::TestWithParam<std::string> {
     program.texts.assign(1, std::move(text));
     return program;
   }
-
-  static bool bursts_say_free(const ClusterProgram& program) {
-    const proof::TextFacts facts = proof::gather_facts(program, program.texts[0]);
-    const proof::LaneMap map(program.chip);
-    proof::LaneTable table;
-    proof::Findings findings;
-    proof::claim_units(facts, map, table);
-    proof::claim_streams(facts, map, table);
-    proof::prove_claims(facts, map, table, findings);
-    proof::prove_fetch(facts, findings);
-    return findings.is_empty();
-  }
-  static bool cells_say_free(const ClusterProgram& program, const std::vector<node::Cell>& cells) {
-    return !node::find_collision(cells, program.initiation_interval, program.chip);
-  }
 };
 
 TEST_P(VerifyLayerProperty, BurstsAndCellsAgree) {
   ClusterProgram program = layer_of(GetParam());
   const std::vector<node::Cell> cells = node::expand(program.texts[0], program.chip, program.plan.context);
   EXPECT_GT(cells.size(), 100'000U) << "not a whole layer";
-  EXPECT_TRUE(cells_say_free(program, cells));
-  EXPECT_TRUE(bursts_say_free(program));
+  EXPECT_TRUE(test::cells_say_free(program, cells));
+  EXPECT_TRUE(test::bursts_say_free(program));
   const std::int64_t interval = program.initiation_interval;
   for (const std::int64_t part : {2, 7}) {
     program.initiation_interval = interval / part;
-    EXPECT_EQ(bursts_say_free(program), cells_say_free(program, cells)) << "interval " << program.initiation_interval;
+    EXPECT_EQ(test::bursts_say_free(program), test::cells_say_free(program, cells))
+        << "interval " << program.initiation_interval;
   }
   program.initiation_interval = interval;
   std::mt19937_64 random(1);
@@ -88,7 +72,8 @@ TEST_P(VerifyLayerProperty, BurstsAndCellsAgree) {
       cell.instruction = static_cast<std::int32_t>(which);
       all.push_back(cell);
     }
-    EXPECT_EQ(bursts_say_free(moved), cells_say_free(moved, all)) << "mutant " << mutant << ": instruction " << which;
+    EXPECT_EQ(test::bursts_say_free(moved), test::cells_say_free(moved, all))
+        << "mutant " << mutant << ": instruction " << which;
   }
 }
 

@@ -3,11 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "lpu/node/expand.hpp"
-#include "lpu/scheduler/cluster_program.hpp"
+#include "burst_verdict.hpp"
 #include "test_chip.hpp"
-#include "verify_facts.hpp"
-#include "verify_units.hpp"
 
 namespace lpu::scheduler {
 namespace {
@@ -176,31 +173,14 @@ class ProgramGenerator {
   bool is_memory_only_ = false;  ///< crowds a few slices, where ports, banks, queues and displacements meet
 };
 
-bool bursts_say_free(const ClusterProgram& program) {
-  const proof::TextFacts facts = proof::gather_facts(program, program.texts[0]);
-  const proof::LaneMap map(program.chip);
-  proof::LaneTable table;
-  proof::Findings findings;
-  proof::claim_units(facts, map, table);
-  proof::claim_streams(facts, map, table);
-  proof::prove_claims(facts, map, table, findings);
-  proof::prove_sxm_width(facts, findings);
-  proof::prove_fetch(facts, findings);
-  return findings.is_empty();
-}
-
-bool cells_say_free(const ClusterProgram& program) {
-  return !node::find_collision(
-      node::expand(program.texts[0], program.chip, program.plan.context), program.initiation_interval, program.chip);
-}
-
 TEST(VerifyProperty, BurstsAndCellsAgreeOnTenThousandPrograms) {
   constexpr std::uint64_t kPrograms = 10'000;
   std::uint64_t free = 0;
   for (std::uint64_t seed = 1; seed <= kPrograms; ++seed) {
     const ClusterProgram program = ProgramGenerator(seed).make();
-    const bool is_free = cells_say_free(program);
-    ASSERT_EQ(bursts_say_free(program), is_free) << "seed " << seed;
+    const bool is_free =
+        test::cells_say_free(program, node::expand(program.texts[0], program.chip, program.plan.context));
+    ASSERT_EQ(test::bursts_say_free(program), is_free) << "seed " << seed;
     free += is_free ? 1 : 0;
   }
   EXPECT_GT(free, kPrograms / 4) << "the generator makes too few legal programs";
