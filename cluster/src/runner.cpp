@@ -5,6 +5,8 @@
 #include <set>
 #include <utility>
 
+#include "lpu/node/check_users.hpp"
+
 namespace lpu::cluster {
 
 Runner::Runner(const scheduler::ClusterProgram& program,
@@ -42,6 +44,9 @@ void Runner::make_tables() {
           std::make_unique<node::CheckedText>(program_->texts[at], program_->chip, plan_, binding.chip);
     }
     tables_[at] = std::make_unique<node::BurstTable>(program_->texts[at], program_->chip, binding.chip);
+  }
+  if (options_->checks == Checks::kAll) {
+    node::check_users(program_->texts, program_->bindings, plan_);
   }
 }
 

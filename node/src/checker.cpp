@@ -45,8 +45,7 @@ std::uint64_t CheckedChip::Checker::value_of(const Site& site,
   const Tensor& owner = text_.tensors[tensor];
   const bool is_gathered = owner.owner == TensorOwner::kGathered;
   const std::int32_t slot = is_gathered ? row / owner.rows_per_slot : 0;
-  const bool has_user = owner.scope == TensorScope::kCache && operand.is_registered != 0;
-  const std::int32_t in_batch = has_user ? user_in_batch(text_, instruction) : 0;
+  const std::int32_t in_batch = owner.scope == TensorScope::kCache ? user_in_batch(text_, instruction) : 0;
   if (is_gathered && static_cast<std::size_t>(slot) >= binding_.slot_owner.size()) {
     breach(site, "names " + name(tensor, row) + ", a part that no chip of the group owns");
   }

@@ -11,6 +11,7 @@
 #include "verify_shape.hpp"
 #include "verify_streams.hpp"
 #include "verify_units.hpp"
+#include "verify_users.hpp"
 
 namespace lpu::scheduler {
 namespace {
@@ -96,6 +97,7 @@ std::vector<node::Violation> verify(const ClusterProgram& program, std::size_t m
     }
   }
   proof::prove_transfers(program, texts, findings);
+  proof::prove_users(program, texts, findings);
   prove_clockwork(program, ends, findings);
   return findings.sorted(most);
 }

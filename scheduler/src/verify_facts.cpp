@@ -26,12 +26,9 @@ std::vector<node::Violation> Findings::sorted(std::size_t most) {
 }
 
 std::int64_t TextFacts::value_class(const Instruction& instruction, const StreamOperand& operand) const {
-  if (operand.is_registered == 0) {
-    return 0;
-  }
   const RegisterFacts& own = base(instruction);
   const bool is_cache = text.tensors[operand.tensor].scope == node::TensorScope::kCache;
-  return (std::int64_t{own.row_class} << 24U) + (is_cache ? own.user_class : 0);
+  return (operand.is_registered != 0 ? std::int64_t{own.row_class} << 24U : 0) + (is_cache ? own.user_class : 0);
 }
 
 std::string name_of(const TextFacts& facts, std::int32_t instruction) {
