@@ -312,8 +312,33 @@ std::optional<Change> find_experts(const Ground& ground, Draw& draw) {
   return std::nullopt;
 }
 
-/// An access of a user's cache goes to another row of the bank. A row of a tensor lies in one place of an allocation,
-/// so the row that the operand names is not there.
+/// A read of a user's cache through the register of another user of the micro-batch. The row is the other user's, and
+/// what takes it names its own.
+[[nodiscard]] std::optional<Change> read_other_user(const TextView& view, std::int32_t number) {
+  Instruction edited = view.at(number);
+  const std::vector<node::BaseRegister>& registers = view.text().registers;
+  const node::BaseRegister& own = registers[edited.base_register];
+  const auto other = std::ranges::find_if(registers, [&](const node::BaseRegister& base) {
+    return base.kind == RegisterKind::kUser && base.user_in_batch != own.user_in_batch;
+  });
+  if (edited.opcode != Opcode::kRead || own.kind != RegisterKind::kUser || other == registers.end()) {
+    return std::nullopt;
+  }
+  edited.base_register = static_cast<std::uint16_t>(other - registers.begin());
+  const std::string why = name_of(view, number) + " of user " + std::to_string(other->user_in_batch) +
+                          "'s cache instead of user " + std::to_string(own.user_in_batch) + "'s";
+  return [=, takers = view.consumers(number)](TextEditor& editor, Planted& planted) {
+    editor.replace(number, edited);
+    planted.site = {.chip = -1, .cycle = edited.start, .instruction = editor.index_of(number)};
+    for (const auto& [taker, cycle] : takers) {
+      planted.witnesses.push_back({.chip = -1, .cycle = cycle, .instruction = editor.index_of(taker)});
+    }
+    planted.description = why;
+  };
+}
+
+/// An access of a user's cache goes to another row of the bank, or to another user's. A row of a tensor lies in one
+/// place of an allocation, so the row that the operand names is not there.
 std::optional<Change> find_cache(const Ground& ground, Draw& draw) {
   const TextView& view = ground.view;
   const std::int32_t banks = view.chip().banks_per_slice;
@@ -324,6 +349,11 @@ std::optional<Change> find_cache(const Ground& ground, Draw& draw) {
     if (view.unit(number) != Unit::kMem || !(is_append || base.kind == RegisterKind::kUser) ||
         (!is_append && view.text().tensors[edited.operands[0].tensor].scope != node::TensorScope::kCache)) {
       continue;
+    }
+    if (draw.coin()) {
+      if (auto change = read_other_user(view, number)) {
+        return change;
+      }
     }
     const Span span = span_of(edited.address, edited.count, edited.address_stride);
     const std::int32_t highest = span.second + highest_shift(ground.program, base);
@@ -378,7 +408,7 @@ constexpr std::array<TextKind, 5> kKinds{{
     {{"address-outside", "a read leaves the allocation of its tensor"}, find_outside},
     {{"live-data-overwritten", "a row is overwritten before its last reader"}, find_overwritten},
     {{"experts-swapped", "two expert slots read each other's expert"}, find_experts},
-    {{"wrong-kv-address", "a user's cache is read or written at another row"}, find_cache},
+    {{"wrong-kv-address", "a user's cache is read or written at another row, or another user's is read"}, find_cache},
     {{"text-over-budget", "the program text does not fit into its allocation"}, find_text},
 }};
 
