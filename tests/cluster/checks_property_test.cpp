@@ -7,12 +7,14 @@
 
 #include <gtest/gtest.h>
 
+#include "lpu/scheduler/compile.hpp"
 #include "lpu/scheduler/mutate.hpp"
 #include "lpu/scheduler/verify.hpp"
 #include "lpu/scheduler/well_formed.hpp"
 #include "planted.hpp"
 #include "rich_program.hpp"
 #include "run_checked.hpp"
+#include "small_request.hpp"
 #include "test_program.hpp"
 
 // The run with all checks against two witnesses that share no code with it: mutations with a known fault, and verify().
@@ -112,6 +114,30 @@ TEST(ChecksProperty, RunAndVerifyAgreeOnRandomEdits) {
   }
   EXPECT_GT(legal, 100);
   EXPECT_GT(broken, 100);
+}
+
+TEST(ChecksProperty, WhatVerifyProvesOfEditedCompiledProgramsRuns) {
+  // The other way round does not hold there: a link that no transfer uses may be wired anywhere, and an append that no
+  // position falls on is never issued.
+  const std::vector<scheduler::ClusterProgram> programs{scheduler::compile(test::small_request()).program,
+                                                        scheduler::compile(test::small_mixture_request()).program};
+  std::int32_t legal = 0;
+  std::int32_t broken = 0;
+  for (std::uint32_t seed = 0; seed < 300; ++seed) {
+    scheduler::ClusterProgram program = programs[seed % programs.size()];
+    const std::string what = RandomEdit(seed).apply(program);
+    if (scheduler::find_form_fault(program)) {
+      continue;
+    }
+    const bool is_proved = scheduler::verify(program).empty();
+    if (is_proved) {
+      const auto violation = test::run_checked(program, program.user_slots, 2);
+      EXPECT_FALSE(violation) << "seed " << seed << ": " << what << ": " << violation->message();
+    }
+    ++(is_proved ? legal : broken);
+  }
+  EXPECT_GT(legal, 50);
+  EXPECT_GT(broken, 50);
 }
 
 }  // namespace
