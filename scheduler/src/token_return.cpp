@@ -438,6 +438,7 @@ std::int32_t return_token(ClusterProgram& program, const interconnect::Topology&
       text.registers.emplace_back();
       text.tensors.push_back({.name = "program_text", .scope = node::TensorScope::kStatic, .rows = 1, .sources = {}});
       text.allocations.push_back({.tensor = 0, .slice = 1});
+      text.allocations.back().row_stride[0] = text.allocations.back().address_stride[0] = 1;
       binding.first_layer = layers;
       binding.stage = program.pipeline_parallel;  // behind all stages: it only forwards
     }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <numeric>
+#include <set>
 
 #include "verify_burst.hpp"
+#include "verify_rows.hpp"
 
 namespace lpu::scheduler::proof {
 namespace {
@@ -231,13 +233,16 @@ void prove_text_size(const TextFacts& facts, Findings& findings) {
   for (const Instruction& instruction : facts.text.instructions) {
     bytes += node::text_size(instruction, facts.chip).count();
   }
-  std::int64_t vectors = 0;
+  std::set<Place> places;  // a place that two rows name holds one of them
   for (const node::Allocation& allocation : facts.text.allocations) {
     const node::Tensor& tensor = facts.text.tensors[allocation.tensor];
     if (tensor.name == "program_text" && tensor.scope == node::TensorScope::kStatic) {
-      vectors += std::int64_t{allocation.count[0]} * allocation.count[1] * allocation.count[2];
+      for_each_cell(allocation, [&](std::int32_t slice, std::int32_t address, std::int32_t /*row*/) {
+        places.insert(place_of(allocation.hemisphere, slice, address));
+      });
     }
   }
+  const auto vectors = static_cast<std::int64_t>(places.size());
   if (bytes > vectors * facts.chip.vector_bytes) {
     findings.add(-1,
                  -1,

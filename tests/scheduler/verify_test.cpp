@@ -254,6 +254,15 @@ TEST_F(Verify, ProgramTextOverItsAllocation) {
   expect_breach_of_chip(0, "program text of");
 }
 
+TEST_F(Verify, ProgramTextInRowsOfOnePlace) {
+  program.chip.instruction_bytes = 64;  // two rows and more
+  ASSERT_TRUE(verify(program).empty());
+  node::Allocation& rows = text().allocations.back();
+  rows.row_stride[0] = 0;
+  rows.address_stride[0] = 0;
+  expect_breach_of_chip(0, "program text of");
+}
+
 TEST_F(Verify, AMakespanThatHidesTheEnd) {
   text().makespan = 637;
   expect_breach(0, 637, at(kReceiveY), "is still at work in cycle 637; the text's makespan is 637");
