@@ -77,6 +77,13 @@ constexpr VerbRow kVerbs[] = {
      "the inverse of inspect --json",
      "  lpu_cluster inspect llama.lpuprog --json --own-texts 3 > edited.jsonl\n"
      "  lpu_cluster assemble edited.jsonl -o edited.lpuprog\n"},
+    {Verb::kGenerate,
+     "generate",
+     "",
+     "real tokens from a checkpoint, by the emulated chips",
+     "  lpu_cluster generate --prompt ROMEO: --max-new-tokens 40 --chips 8\n"
+     "  lpu_cluster generate --checkpoint shakespeare-llama-4m --prompt KING --json\n"
+     "  lpu_cluster generate --prompt HAMLET: --temperature 0.8 --top-k 40 --seed 7\n"},
 };
 
 constexpr std::uint32_t bit(Verb verb) {
@@ -84,7 +91,10 @@ constexpr std::uint32_t bit(Verb verb) {
 }
 constexpr std::uint32_t kAll = ~0U;
 constexpr std::uint32_t kCompiling = bit(Verb::kPlan) | bit(Verb::kCompile) | bit(Verb::kRun);
-constexpr std::uint32_t kReading = bit(Verb::kVerify) | bit(Verb::kInspect) | bit(Verb::kMutate) | bit(Verb::kRun);
+constexpr std::uint32_t kGenerating = bit(Verb::kGenerate);
+constexpr std::uint32_t kAlsoGenerating = kCompiling | kGenerating;
+constexpr std::uint32_t kReading =
+    bit(Verb::kVerify) | bit(Verb::kInspect) | bit(Verb::kMutate) | bit(Verb::kRun) | bit(Verb::kGenerate);
 constexpr std::uint32_t kWriting = bit(Verb::kCompile) | bit(Verb::kMutate) | bit(Verb::kAssemble);
 
 struct FlagRow {
@@ -99,18 +109,18 @@ struct FlagRow {
 
 constexpr FlagRow kFlags[] = {
     {"model", "NAME|FILE|DIR", "", "none", "preset, config.json or its folder", "the model", kCompiling},
-    {"system", "NAME|FILE", "", "none", "preset or JSON file", "chips of one kind, and how many", kCompiling},
-    {"chip", "NAME|FILE", "", "tsp-v1", "preset or JSON file", "the chip, in place of the system's", kCompiling},
-    {"chips", "N", "", "the model's, else smallest", "1 to 9280 chips", "size of the system", kCompiling},
-    {"tp", "N", "", "searched", "1, 2, 4 or 8 chips of a node", "tensor parallel degree", kCompiling},
-    {"pp", "N", "", "searched", "1 to 3 x layers stages", "pipeline parallel stages", kCompiling},
+    {"system", "NAME|FILE", "", "none", "preset or JSON file", "chips of one kind, and how many", kAlsoGenerating},
+    {"chip", "NAME|FILE", "", "tsp-v1", "preset or JSON file", "the chip, in place of the system's", kAlsoGenerating},
+    {"chips", "N", "", "the model's, else smallest", "1 to 9280 chips", "size of the system", kAlsoGenerating},
+    {"tp", "N", "", "searched", "1, 2, 4 or 8 chips of a node", "tensor parallel degree", kAlsoGenerating},
+    {"pp", "N", "", "searched", "1 to 3 x layers stages", "pipeline parallel stages", kAlsoGenerating},
     {"micro-batch", "N", "1", "", "1 to 32 users", "users that share an iteration", kCompiling},
     {"users", "N|saturating", "1", "", "1 to 1000000 users", "that KV is allocated for, and that run", kCompiling},
-    {"context", "N", "", "1k, or the model's", "1 to 1024k positions", "KV bucket; k = 1024", kCompiling},
-    {"compute", "PATH", "w8a8", "", "w8a8, w8a16, fp16, fp32ref", "compute path", kCompiling},
-    {"kv", "TYPE", "", "by compute path", "int8, fp16, fp32", "type of the KV cache", kCompiling},
-    {"experts", "MODE", "indirect", "", "indirect, all", "experts that a layer installs", kCompiling},
-    {"objective", "NAME", "latency", "", "latency, throughput", "empty or loaded machine", kCompiling},
+    {"context", "N", "", "1k, or the model's", "1 to 1024k positions", "KV bucket; k = 1024", kAlsoGenerating},
+    {"compute", "PATH", "w8a8", "", "w8a8, w8a16, fp16, fp32ref", "compute path; generate: fp32ref", kAlsoGenerating},
+    {"kv", "TYPE", "", "by compute path", "int8, fp16, fp32", "type of the KV cache", kAlsoGenerating},
+    {"experts", "MODE", "indirect", "", "indirect, all", "experts that a layer installs", kAlsoGenerating},
+    {"objective", "NAME", "latency", "", "latency, throughput", "empty or loaded machine", kAlsoGenerating},
     {"sampling", "PLACE", "chip", "", "chip", "where the next token is chosen", kCompiling},
     {"search-orders",
      "N",
@@ -119,8 +129,20 @@ constexpr FlagRow kFlags[] = {
      "0 to 1000000 orders",
      "phase orders tried for throughput; 0: default",
      kCompiling},
-    {"seed", "N", "1", "", "0 to 2^63-1", "of routing and tokens, or of the fault", kCompiling | bit(Verb::kMutate)},
-    {"set", "PATH=VALUE", "", "none", "a preset's field, with unit", "change a constant; may be repeated", kCompiling},
+    {"seed",
+     "N",
+     "1",
+     "",
+     "0 to 2^63-1",
+     "of routing and tokens, or of the fault",
+     kAlsoGenerating | bit(Verb::kMutate)},
+    {"set",
+     "PATH=VALUE",
+     "",
+     "none",
+     "a preset's field, with unit",
+     "change a constant; may be repeated",
+     kAlsoGenerating},
     {"explain", "", "", "", "", "the layer budget by part", bit(Verb::kPlan)},
     {"pareto", "", "", "", "", "pairs of II and latency, both objectives", bit(Verb::kPlan)},
     {"program", "FILE", "", "none", "a .lpuprog file", "the program; run: in place of --model", kReading},
@@ -154,13 +176,28 @@ constexpr FlagRow kFlags[] = {
      "give each a text that it shares with none",
      bit(Verb::kInspect)},
     {"tokens", "N", "8", "", "1 to 1000000 tokens", "decode steps of each user", bit(Verb::kRun)},
-    {"no-verify", "", "", "", "", "check every burst while it runs instead", bit(Verb::kRun)},
+    {"no-verify", "", "", "", "", "check every burst while it runs instead", bit(Verb::kRun) | kGenerating},
     {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun)},
+    {"checkpoint", "NAME|DIR|FILE", "shakespeare-mixtral-5m", "", "name, folder, file", "the weights", kGenerating},
+    {"prompt", "TEXT", "", "none", "for vocabularies of bytes", "what to go on from", kGenerating},
+    {"prompt-ids", "N,N,...", "", "none", "token ids", "the same as token ids", kGenerating},
+    {"max-new-tokens", "N", "64", "", "1 to the context, tokens", "how many tokens to add", kGenerating},
+    {"logits", "", "", "", "", "with --json: the logits after the prompt", kGenerating},
+    {"simd",
+     "TARGET",
+     "auto",
+     "",
+     "auto, scalar, ssse3, sse4, avx2, avx512",
+     "instruction set of the kernels; the bits are the same",
+     kGenerating},
+    {"temperature", "X", "0", "", "0 (greedy), 0.001 to 100", "how even the choice is", kGenerating},
+    {"top-k", "N", "0", "", "0 (all) to the vocabulary, tokens", "choose among so many", kGenerating},
+    {"top-p", "X", "1", "", "0.000001 to 1", "choose among the fewest that reach this probability", kGenerating},
     {"most", "N", "1", "", "1 to 1000000 breaches", "stop after so many", bit(Verb::kVerify)},
     {"kind", "NAME", "", "none", "see --list", "the fault to plant", bit(Verb::kMutate)},
     {"list", "", "", "", "", "the kinds of faults; with FILE: which apply", bit(Verb::kMutate)},
     {"output", "FILE", "", "none", "path of the file to write", "also -o", kWriting},
-    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kCompiling},
+    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating},
     {"config", "FILE", "", "none", "JSON of --print-config", "start from it; flags go on top", kCompiling},
     {"print-config", "", "", "", "", "print the effective configuration and stop", kCompiling},
     {"json", "", "", "", "", "one JSON object on stdout", kAll},

@@ -10,7 +10,7 @@
 
 namespace lpu::cluster {
 
-enum class Verb : std::uint8_t { kList, kPlan, kCompile, kVerify, kInspect, kRun, kMutate, kAssemble };
+enum class Verb : std::uint8_t { kList, kPlan, kCompile, kVerify, kInspect, kRun, kMutate, kAssemble, kGenerate };
 
 /// What a call of the program says, before any value is judged.
 struct CommandLine {

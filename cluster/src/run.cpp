@@ -60,6 +60,8 @@ ExitCode do_verb(const CommandLine& line, const Console& console, RankGroup* gro
       return mutate_program(line, console);
     case Verb::kAssemble:
       return assemble_program(line, console);
+    case Verb::kGenerate:
+      return generate_text(line, console);
   }
   return ExitCode::kBug;
 }

@@ -19,6 +19,7 @@ class RankGroup;
 [[nodiscard]] node::ExitCode run_in_lockstep(const CommandLine& line, const Console& console, RankGroup* group);
 [[nodiscard]] node::ExitCode mutate_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode assemble_program(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode generate_text(const CommandLine& line, const Console& console);
 
 /// Everything that decides a run's outcome, in the form that --config reads.
 [[nodiscard]] boost::json::object run_inputs(const CommandLine& line);

@@ -17,7 +17,7 @@ void attend(const NumericKernels& kernels,
   kernels.multiply(scores, scale, scores);
   kernels.exponentials(scores, kernels.maximum(scores), scores);
   kernels.weighted_sum(scores, cache.first_position, cache.values, out);
-  kernels.divide(out, softmax_sum(scores, cache.first_position), out);
+  kernels.multiply(out, 1.0F / softmax_sum(scores, cache.first_position), out);
 }
 
 std::int64_t first_visible(std::int64_t position, std::int64_t window) {

@@ -36,7 +36,15 @@ Displacement sum(const Displacement& a, const Displacement& b) {
           .is_enabled = a.is_enabled && b.is_enabled};
 }
 
-Displacement token_displacement(const BaseRegister& base, std::int32_t token) {
+std::size_t user_slot(const BaseRegister& base, const IterationPlan& plan, std::int64_t k) {
+  const auto slot = static_cast<std::size_t>(plan.group(k) * plan.micro_batch + base.user_in_batch);
+  LPU_CHECK(slot < base.table.size(), "user slot " + std::to_string(slot));
+  return slot;
+}
+
+}  // namespace
+
+Displacement displace_by_token(const BaseRegister& base, std::int32_t token) {
   const std::int32_t index = token / 2;
   const auto pieces = static_cast<std::int32_t>(base.table.size());
   Displacement out = base.table[static_cast<std::size_t>(index % pieces)];
@@ -45,14 +53,6 @@ Displacement token_displacement(const BaseRegister& base, std::int32_t token) {
   out.is_enabled = token % 2 == base.append.hemisphere;
   return out;
 }
-
-std::size_t user_slot(const BaseRegister& base, const IterationPlan& plan, std::int64_t k) {
-  const auto slot = static_cast<std::size_t>(plan.group(k) * plan.micro_batch + base.user_in_batch);
-  LPU_CHECK(slot < base.table.size(), "user slot " + std::to_string(slot));
-  return slot;
-}
-
-}  // namespace
 
 std::int64_t token_period(std::int64_t token_latency,
                           std::int64_t initiation_interval,
@@ -119,7 +119,7 @@ Displacement displace(const BaseRegister& base,
       return {.address = static_cast<std::int16_t>(expert * base.stride), .row = expert * base.row_stride};
     }
     case RegisterKind::kToken:
-      return token_displacement(base, token_id(plan, k, plan.group(k) * plan.micro_batch + base.user_in_batch));
+      return displace_by_token(base, token_id(plan, k, plan.group(k) * plan.micro_batch + base.user_in_batch));
     case RegisterKind::kPosition:
       return {.address = static_cast<std::int16_t>(plan.position(k) * base.stride),
               .row = plan.position(k) * base.row_stride};
@@ -158,7 +158,7 @@ std::vector<Displacement> all_displacements(const BaseRegister& base, std::int32
       break;
     case RegisterKind::kToken:
       for (std::int32_t token = base.append.hemisphere; token < base.experts; token += 2) {
-        out.push_back(token_displacement(base, token));
+        out.push_back(displace_by_token(base, token));
       }
       break;
     case RegisterKind::kPosition:

@@ -6,7 +6,7 @@ import re
 from program import Checks
 
 checks = Checks()
-VERBS = ["list", "plan", "compile", "verify", "inspect", "run", "mutate", "assemble"]
+VERBS = ["list", "plan", "compile", "verify", "inspect", "run", "mutate", "assemble", "generate"]
 
 general = checks.expect(["--help"], 0, stderr="")
 checks.check(all(f"\n  {verb} " in general.stdout for verb in VERBS), "the general help names every verb")

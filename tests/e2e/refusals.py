@@ -9,7 +9,7 @@ checks = Checks()
 refused = checks.refused
 
 # ---- flags and verbs
-VERBS = "list, plan, compile, verify, inspect, run, mutate, assemble"
+VERBS = "list, plan, compile, verify, inspect, run, mutate, assemble, generate"
 MODELS = "llama-2-70b, llama-2-7b, llama-3-70b, llama-3-8b, mistral-7b, mixtral-8x22b, mixtral-8x7b"
 refused(["plna"], f"plna: found an unknown verb; expected one of the known ones; known: {VERBS}; did you mean plan?")
 refused(["help"], f"help: found an unknown verb; expected one of the known ones; known: {VERBS}; did you mean --help?")

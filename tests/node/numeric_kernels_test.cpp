@@ -130,6 +130,13 @@ TEST(SimdTargets, AnUnknownOneNamesTheKnown) {
   EXPECT_EQ(choose_simd_target("auto"), supported_simd_targets().back());
 }
 
+}  // namespace
+void PrintTo(const SimdTargetRow& row, std::ostream* out);
+void PrintTo(const SimdTargetRow& row, std::ostream* out) {
+  *out << row.name;
+}
+namespace {
+
 /// Every target of the table: those that the CPU has give the scalar code's bits, the others say that it has none.
 class EveryTarget : public testing::TestWithParam<SimdTargetRow> {
  protected:

@@ -80,6 +80,9 @@ struct Stored {
   const char* name;
   StoredType type;
 };
+void PrintTo(const Stored& stored, std::ostream* out) {
+  *out << stored.name;
+}
 class EveryStoredType : public testing::TestWithParam<Stored> {};
 INSTANTIATE_TEST_SUITE_P(Checkpoint,
                          EveryStoredType,
@@ -223,6 +226,10 @@ struct Damage {
   std::function<void(const std::filesystem::path&, std::vector<WrittenTensor>)> write;
   const char* message;
 };
+
+void PrintTo(const Damage& damage, std::ostream* out) {
+  *out << damage.name;
+}
 
 void write_file(const std::filesystem::path& folder, const std::string& bytes) {
   test::write_checkpoint(folder, tiny_model(), {});

@@ -10,6 +10,7 @@
 
 #include "checkpoint_writer.hpp"
 #include "forward_pass.hpp"
+#include "random_models.hpp"
 
 namespace lpu::scheduler {
 namespace {
@@ -265,53 +266,8 @@ class Reference {
   std::vector<double> frequencies_;
 };
 
-ModelConfig small_model() {
-  ModelConfig model;
-  model.hidden = 60;
-  model.layers = 3;
-  model.heads = 5;
-  model.kv_heads = 1;
-  model.head_dim = 12;
-  model.ffn = 77;
-  model.vocabulary = 91;
-  model.max_position = 256;
-  return model;
-}
-
-struct RandomModel {
-  const char* name;
-  ModelConfig model;
-  StoredType type;
-};
-std::vector<RandomModel> random_models() {
-  std::vector<RandomModel> out(5, {"FiveQueriesAKeyTied", small_model(), StoredType::kBfloat16});
-  out[0].model.ties_embeddings = true;
-  out[1] = {"Llama3RopeOddFfn", small_model(), StoredType::kFloat32};
-  out[1].model.rope = {.theta = 5e5,
-                       .scaling = RopeScaling::kLlama3,
-                       .factor = 8.0,
-                       .low_frequency_factor = 1.0,
-                       .high_frequency_factor = 4.0,
-                       .original_max_position = 64};
-  out[2] = {"SixExpertsTopThree", small_model(), StoredType::kBfloat16};
-  out[2].model.family = ModelFamily::kMixtral;
-  out[2].model.experts = 6;
-  out[2].model.experts_per_token = 3;
-  out[2].model.rope.theta = 1e6;
-  out[3] = {"SlidingWindow", small_model(), StoredType::kFloat32};
-  out[3].model.family = ModelFamily::kMistral;
-  out[3].model.sliding_window = 7;
-  out[4] = {"LinearRopeManyHeads", small_model(), StoredType::kFloat16};
-  out[4].model.heads = 6;
-  out[4].model.kv_heads = 3;
-  out[4].model.head_dim = 34;  // heads * head_dim is not hidden
-  out[4].model.rope.scaling = RopeScaling::kLinear;
-  out[4].model.rope.factor = 2.0;
-  return out;
-}
-
-class RandomCheckpoint : public testing::TestWithParam<RandomModel> {};
-INSTANTIATE_TEST_SUITE_P(Shapes, RandomCheckpoint, testing::ValuesIn(random_models()), [](const auto& test) {
+class RandomCheckpoint : public testing::TestWithParam<test::RandomModel> {};
+INSTANTIATE_TEST_SUITE_P(Shapes, RandomCheckpoint, testing::ValuesIn(test::random_models()), [](const auto& test) {
   return std::string(test.param.name);
 });
 

@@ -14,7 +14,7 @@ struct HeadCache {
 };
 
 /// softmax(scale · q Kᵀ) V of one query head: scores by `linear`, the global maximum, p = exp(score − maximum),
-/// softmax_sum() and `weighted_sum` in blocks of 64 positions, one division an element. No running rescale.
+/// softmax_sum() and `weighted_sum` in blocks of 64 positions, times the sum's reciprocal. No running rescale.
 ///
 /// @param query   (head dimension,), rotated
 /// @param scores  scratch, (positions,)

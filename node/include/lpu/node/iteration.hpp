@@ -55,6 +55,9 @@ struct IterationPlan {
                                     std::int64_t k,
                                     std::span<const std::int32_t> experts);
 
+/// What a kToken register adds for a token.
+[[nodiscard]] Displacement displace_by_token(const BaseRegister& base, std::int32_t token);
+
 /// Every displacement that a register can have, over iterations, users, positions and experts (reservations cover all).
 /// kBuffer: one per copy. Disabled ones are not listed.
 [[nodiscard]] std::vector<Displacement> all_displacements(const BaseRegister& base, std::int32_t context);

@@ -1,0 +1,79 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "lpu/node/numeric_kernels.hpp"
+#include "lpu/node/routing.hpp"
+#include "lpu/node/stored_type.hpp"
+
+namespace lpu::node {
+
+struct NumericValue;
+using ValuePtr = std::shared_ptr<const NumericValue>;
+
+/// Which element of the model each lane of a vector holds; -1: padding. Shared by all vectors of one layout.
+using Lanes = std::vector<std::int32_t>;
+using LanesPtr = std::shared_ptr<const Lanes>;
+
+/// A tile that stands in a pair of MXM planes: its columns, in the order of their install.
+struct WeightTile {
+  std::vector<ValuePtr> columns;
+  bool is_blocked = false;  ///< lanes are positions of a softmax: sums run in blocks of them
+};
+
+/// One activation vector that a tile was multiplied with; an accumulator is the list of them.
+struct ProductTerm {
+  std::shared_ptr<const WeightTile> tile;
+  ValuePtr activation;
+};
+
+/// What the numbers of a value that came over a link stand for, once its rows are together.
+enum class Packed : std::uint8_t { kNo, kCandidate, kChoices };
+
+/// What stands in a group of rows: 320 lanes of fp32, or what a pass has not reduced to that yet.
+///
+/// Sums that cross tiles stay unevaluated (`terms`, or the elements themselves) until the pass that ends them: it
+/// evaluates them in the order of the model's elements, so that no result depends on the partition.
+struct NumericValue {
+  LanesPtr lanes;              ///< null: one number for all lanes
+  std::vector<float> numbers;  ///< as many as lanes, or one
+  std::int32_t label = -1;     ///< of a weight column: the element of the output that it makes; -1: padding
+  StoredMatrix weights;        ///< one row of a stored matrix; its lanes' elements are the column. No data: none
+  std::vector<ProductTerm> terms;
+  std::vector<ExpertChoice> choices;  ///< a router's answer, ascending
+  float factor = 0.0F;                ///< with has_factor: numbers are to be multiplied by it, in one fma with a sum
+  bool has_factor = false;
+  std::int32_t token = -1;  ///< a candidate's id; its logit is numbers[0]
+  Packed packed = Packed::kNo;
+};
+
+/// One row of SRAM or of a stream: byte `part` of each lane.
+struct Cell {
+  ValuePtr value;
+  std::int32_t part = 0;
+};
+
+/// A row as a link carries it: byte `part` of each lane's number; a candidate's id and a router's answer are numbers,
+/// too.
+/// @param bytes  as many as a vector has
+void encode(const Cell& row, std::span<std::byte> bytes);
+
+/// The inverse, one row of four: the value holds the row's bytes alone.
+[[nodiscard]] Cell decode(std::span<const std::byte> bytes, std::int32_t part, const LanesPtr& lanes, Packed packed);
+
+/// The value that four rows hold together: theirs, where they belong to one value, else lanes put together byte by
+/// byte.
+/// @return nullptr where rows are missing or have no numbers to be put together
+[[nodiscard]] ValuePtr assemble(const Cell* rows, std::int32_t count);
+
+/// Sum of all terms, label by label: fp32, lanes = labels in the order of the columns.
+[[nodiscard]] ValuePtr evaluate(const NumericKernels& kernels, const std::vector<ProductTerm>& terms);
+
+/// The elements of some vectors, in the layout of `lanes` (its paddings and what none of them has: 0); with null lanes
+/// all elements, one vector behind the other, paddings left out.
+[[nodiscard]] ValuePtr collect(const std::vector<ValuePtr>& parts, const LanesPtr& lanes);
+
+}  // namespace lpu::node

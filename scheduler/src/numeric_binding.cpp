@@ -1,0 +1,421 @@
+#include "lpu/scheduler/numeric_binding.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lpu/node/elementary.hpp"
+#include "lpu/node/error.hpp"
+#include "numeric_layout.hpp"
+
+namespace lpu::scheduler {
+namespace {
+
+using node::Cell;
+using node::LanesPtr;
+using node::NumericRole;
+using node::NumericValue;
+using node::ValuePtr;
+
+constexpr std::int32_t kBytes = 4;  // of a value of fp32ref
+
+/// A static tensor's content.
+enum class Content : std::uint8_t { kNone, kMatrix, kGamma, kEmbedding, kRotary };
+
+/// Which layout the rows of a tensor have.
+enum class Layout : std::uint8_t { kAsMade, kGathered, kRow, kJoined, kTurned, kHeadPart };
+
+enum class MatrixKind : std::uint8_t { kQkv, kOutput, kGateUp, kRouter, kDown, kHead };
+
+struct TensorUse {
+  NumericRole role = NumericRole::kPlain;
+  Content content = Content::kNone;
+  Layout layout = Layout::kAsMade;
+  Space space = Space::kHidden;
+  MatrixKind matrix = MatrixKind::kQkv;
+  TensorKind norm = TensorKind::kAttentionNorm;
+  std::int32_t half = 0;
+  std::int32_t expert_slot = 0;
+};
+
+struct RoleOfName {
+  std::string_view prefix;
+  NumericRole role;
+};
+constexpr std::array<RoleOfName, 9> kRoles = {{
+    {"key.new.", NumericRole::kKey},
+    {"value.new.", NumericRole::kValue},
+    {"value.columns.", NumericRole::kValueColumns},
+    {"value.cache.", NumericRole::kValueCache},
+    {"scores.head", NumericRole::kScores},
+    {"router.logits", NumericRole::kRouter},
+    {"router.step", NumericRole::kRouter},
+    {"ffn_output.weighted", NumericRole::kWeighted},
+    {"logits.token", NumericRole::kLogits},
+}};
+
+struct MatrixOfName {
+  std::string_view name;
+  MatrixKind kind;
+};
+constexpr std::array<MatrixOfName, 6> kMatrices = {{
+    {"qkv.weights", MatrixKind::kQkv},
+    {"output.weights", MatrixKind::kOutput},
+    {"gate_up.weights", MatrixKind::kGateUp},
+    {"router.weights", MatrixKind::kRouter},
+    {"down.weights", MatrixKind::kDown},
+    {"head.weights", MatrixKind::kHead},
+}};
+
+struct SpaceOfName {
+  std::string_view prefix;
+  Space space;
+};
+/// Longer names first.
+constexpr std::array<SpaceOfName, 9> kSpaces = {{
+    {"attention_norm", Space::kHidden},
+    {"attention_output", Space::kHidden},
+    {"attention", Space::kAttention},
+    {"ffn_norm", Space::kHidden},
+    {"ffn_output", Space::kHidden},
+    {"ffn_hidden", Space::kFfn},
+    {"ffn.rows", Space::kFfn},
+    {"final_norm", Space::kHidden},
+    {"residual", Space::kHidden},
+}};
+
+std::optional<Space> space_of(std::string_view name) {
+  for (const SpaceOfName& row : kSpaces) {
+    if (name.starts_with(row.prefix)) {
+      return row.space;
+    }
+  }
+  return std::nullopt;
+}
+
+TensorUse use_of(const node::Tensor& tensor) {
+  const std::string_view name = tensor.name;
+  TensorUse out;
+  for (const RoleOfName& row : kRoles) {
+    if (name.starts_with(row.prefix)) {
+      out.role = row.role;
+    }
+  }
+  out.role = name == "routing"     ? NumericRole::kChoices
+             : name == "candidate" ? NumericRole::kCandidate
+             : name == "token"     ? NumericRole::kToken
+                                   : out.role;
+  if (const std::size_t at = name.find(".slot"); at != std::string_view::npos) {
+    std::from_chars(name.data() + at + 5, name.data() + name.size(), out.expert_slot);
+  }
+  for (const MatrixOfName& row : kMatrices) {
+    if (name == row.name) {
+      out.content = Content::kMatrix;
+      out.matrix = row.kind;
+    }
+  }
+  if (name == "embedding") {
+    out.content = Content::kEmbedding;
+  } else if (name == "rotary_table") {
+    out.content = Content::kRotary;
+  } else if (name.ends_with(".gamma")) {
+    out.content = Content::kGamma;
+    out.norm = name.starts_with("attention") ? TensorKind::kAttentionNorm
+               : name.starts_with("ffn")     ? TensorKind::kFfnNorm
+                                             : TensorKind::kFinalNorm;
+  }
+  const std::optional<Space> space = space_of(name);
+  out.space = space.value_or(Space::kHidden);
+  const bool has_half = name.ends_with(".west") || name.ends_with(".east");
+  out.half = name.ends_with(".east") ? 1 : 0;
+  if (tensor.owner == node::TensorOwner::kGathered && space) {
+    out.layout = Layout::kGathered;
+  } else if (has_half && name.find(".out.") != std::string_view::npos) {
+    out.layout = Layout::kRow;
+  } else if (has_half && name.find(".joined") != std::string_view::npos) {
+    out.layout = Layout::kJoined;
+  } else if (name.starts_with("qkv.turned")) {
+    out.layout = Layout::kTurned;
+  } else if (name.starts_with("attention.token") && name.ends_with(".part")) {
+    out.layout = Layout::kHeadPart;
+  }
+  return out;
+}
+
+class NumericBinding final : public node::NumericModel {
+ public:
+  NumericBinding(const ClusterProgram& program, const node::ChipBinding& binding, const Checkpoint& checkpoint)
+      : text_(program.texts[static_cast<std::size_t>(binding.text)]),
+        binding_(binding),
+        checkpoint_(checkpoint),
+        model_(checkpoint.model()),
+        path_(make_path(Compute::kFp32Reference, KvType::kFp32, program.chip)),
+        layout_(model_, make_shard(model_, program.tensor_parallel, program.chip), path_, binding),
+        linears_(layer_linears(model_, layout_.shard(), path_)),
+        head_linear_(head_linear(layout_.shard(), path_)),
+        frequencies_(rotary_frequencies(model_)) {
+    linears_.router = in_one_place(linears_.router, path_);
+    const KvTiling kv = kv_tiling(program.plan.context, layout_.shard().head_dim, path_);
+    value_width_ = kv.value_cycles * path_.kv_install_columns;
+    for (const node::Tensor& tensor : text_.tensors) {
+      uses_.push_back(use_of(tensor));
+    }
+    made_.resize(text_.tensors.size());
+  }
+
+  [[nodiscard]] NumericRole role(std::uint16_t tensor) const override { return uses_[tensor].role; }
+  [[nodiscard]] std::int32_t expert_slot(std::uint16_t tensor) const override { return uses_[tensor].expert_slot; }
+  [[nodiscard]] std::int32_t value_width() const override { return value_width_; }
+  [[nodiscard]] float score_scale() const override {
+    return static_cast<float>(1.0 / std::sqrt(static_cast<double>(model_.head_dim)));
+  }
+  [[nodiscard]] std::int64_t window() const override { return model_.sliding_window; }
+  [[nodiscard]] float rms_epsilon() const override { return static_cast<float>(model_.rms_epsilon); }
+  [[nodiscard]] std::int64_t experts_per_token() const override { return model_.experts_per_token; }
+
+  [[nodiscard]] Cell static_row(std::uint16_t tensor, std::int32_t row) override {
+    std::vector<ValuePtr>& made = made_[tensor];
+    made.resize(static_cast<std::size_t>(text_.tensors[tensor].rows + kBytes - 1) / kBytes);
+    ValuePtr& value = made[static_cast<std::size_t>(row / kBytes)];
+    if (!value) {
+      value = make_static(tensor, row);
+    }
+    return {value, row % kBytes};
+  }
+  [[nodiscard]] LanesPtr lanes(std::uint16_t tensor, std::int32_t row) const override;
+
+ private:
+  [[nodiscard]] ValuePtr make_static(std::uint16_t tensor, std::int32_t row) const;
+  [[nodiscard]] ValuePtr weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
+  [[nodiscard]] ValuePtr stored_vector(const ModelTensor& tensor, std::int64_t row, const LanesPtr& lanes) const;
+  [[nodiscard]] ValuePtr angles(std::int32_t position) const;
+  [[nodiscard]] const Linear& linear_of(MatrixKind kind) const;
+  /// The model's tensor and row that a column of the chip's matrix is; label -1: padding.
+  struct Origin {
+    ModelTensor tensor;
+    std::int64_t row = 0;
+    std::int64_t label = -1;
+  };
+  [[nodiscard]] Origin origin(
+      MatrixKind kind, std::int32_t layer, std::int32_t expert, std::int64_t column, std::int32_t hemisphere) const;
+  [[nodiscard]] Origin qkv_origin(std::int32_t layer, std::int64_t column) const;
+
+  const node::ChipProgram& text_;
+  const node::ChipBinding& binding_;
+  const Checkpoint& checkpoint_;
+  const ModelConfig& model_;
+  ComputePath path_;
+  NumericLayout layout_;
+  LayerLinears linears_;
+  Linear head_linear_;
+  std::vector<double> frequencies_;
+  std::int32_t value_width_ = 0;
+  std::vector<TensorUse> uses_;              ///< per tensor
+  std::vector<std::vector<ValuePtr>> made_;  ///< per static tensor and group of rows
+};
+
+LanesPtr NumericBinding::lanes(std::uint16_t tensor, std::int32_t row) const {
+  const TensorUse& use = uses_[tensor];
+  switch (use.layout) {
+    case Layout::kAsMade:
+      return nullptr;
+    case Layout::kGathered: {
+      const std::int32_t per_slot = text_.tensors[tensor].rows_per_slot;
+      return layout_.gathered(use.space, row / per_slot, row % per_slot / kBytes);
+    }
+    case Layout::kRow:
+      return layout_.row(use.space, use.half, row / kBytes);
+    case Layout::kJoined:
+      return layout_.joined(use.space, use.half, row / kBytes);
+    case Layout::kTurned: {
+      const Shard& shard = layout_.shard();
+      const std::int32_t west = (shard.query_heads + 2 * shard.kv_heads + 1) / 2;
+      const std::int32_t place = row / (2 * kBytes);
+      const std::int32_t head = place < west ? 2 * place : 2 * (place - west) + 1;
+      auto own = std::make_shared<node::Lanes>();
+      for (std::int32_t d = 0; d < shard.head_dim; ++d) {
+        own->push_back(head * shard.head_dim + d);
+      }
+      return own;
+    }
+    case Layout::kHeadPart:
+      return std::make_shared<const node::Lanes>(layout_.head(row / kBytes));
+  }
+  return nullptr;
+}
+
+ValuePtr NumericBinding::make_static(std::uint16_t tensor, std::int32_t row) const {
+  const TensorUse& use = uses_[tensor];
+  const std::int32_t layer = binding_.first_layer + text_.tensors[tensor].layer_slot;
+  switch (use.content) {
+    case Content::kNone:
+      return nullptr;
+    case Content::kMatrix:
+      return weight_column(use, layer, row);
+    case Content::kGamma: {
+      const std::int32_t groups = layout_.packing(Space::kHidden).groups;
+      const ModelTensor norm{use.norm, use.norm == TensorKind::kFinalNorm ? 0 : layer, 0};
+      return stored_vector(norm, 0, layout_.gathered(Space::kHidden, row / (groups * kBytes), row / kBytes % groups));
+    }
+    case Content::kEmbedding: {
+      const EmbeddingRows rows = embedding_rows(layout_.shard(), path_);
+      const std::int32_t each = rows.height * rows.slices;
+      return stored_vector({.kind = TensorKind::kEmbedding},
+                           row / each,
+                           layout_.gathered(Space::kHidden, layout_.shard().west_slots(), row % each / kBytes));
+    }
+    case Content::kRotary:
+      return angles(row / kBytes);
+  }
+  return nullptr;
+}
+
+ValuePtr NumericBinding::stored_vector(const ModelTensor& tensor, std::int64_t row, const LanesPtr& lanes) const {
+  const node::StoredMatrix stored = checkpoint_.matrix(tensor);
+  const node::NumericKernels& kernels = node::numeric_kernels(node::SimdTarget::kScalar);
+  auto out = std::make_shared<NumericValue>();
+  out->lanes = lanes;
+  out->numbers.resize(lanes->size());
+  for (std::size_t lane = 0; lane < lanes->size(); ++lane) {
+    if ((*lanes)[lane] >= 0) {
+      kernels.widen(
+          stored.row(row) + (*lanes)[lane] * node::stored_bytes(stored.type), stored.type, {&out->numbers[lane], 1});
+    }
+  }
+  return out;
+}
+
+ValuePtr NumericBinding::angles(std::int32_t position) const {
+  const std::size_t half = frequencies_.size();
+  auto out = std::make_shared<NumericValue>();
+  out->numbers.resize(2 * half);
+  node::rotary_angles(
+      position, frequencies_, std::span(out->numbers).first(half), std::span(out->numbers).subspan(half));
+  return out;
+}
+
+const Linear& NumericBinding::linear_of(MatrixKind kind) const {
+  switch (kind) {
+    case MatrixKind::kQkv:
+      return linears_.qkv;
+    case MatrixKind::kOutput:
+      return linears_.output;
+    case MatrixKind::kGateUp:
+      return linears_.gate_up;
+    case MatrixKind::kRouter:
+      return linears_.router;
+    case MatrixKind::kDown:
+      return linears_.down;
+    case MatrixKind::kHead:
+      return head_linear_;
+  }
+  return head_linear_;
+}
+
+NumericBinding::Origin NumericBinding::qkv_origin(std::int32_t layer, std::int64_t column) const {
+  const Shard& shard = layout_.shard();
+  const auto head = static_cast<std::int32_t>(column / shard.head_dim);
+  const std::int64_t d = column % shard.head_dim;
+  const std::int32_t position = layout_.position();
+  if (head < shard.query_heads) {
+    const std::int64_t query = layout_.query_head(position, head);
+    return {{TensorKind::kQuery, layer, 0}, query * shard.head_dim + d, query < 0 ? -1 : column};
+  }
+  const std::int32_t index = head - shard.query_heads;
+  if (index >= 2 * shard.kv_heads) {
+    return {};
+  }
+  const std::int64_t kv = layout_.kv_head(position, index % shard.kv_heads);
+  const TensorKind kind = index < shard.kv_heads ? TensorKind::kKey : TensorKind::kValue;
+  return {{kind, layer, 0}, kv * shard.head_dim + d, kv < 0 ? -1 : column};
+}
+
+NumericBinding::Origin NumericBinding::origin(
+    MatrixKind kind, std::int32_t layer, std::int32_t expert, std::int64_t column, std::int32_t hemisphere) const {
+  const auto part_row = [&](const ModelTensor& tensor, std::int64_t total) {
+    const NumericLayout::Part own = layout_.own_part(total);
+    const std::int64_t row = own.first + column;
+    return Origin{tensor, row, column < own.count ? row : -1};
+  };
+  switch (kind) {
+    case MatrixKind::kQkv:
+      return qkv_origin(layer, column);
+    case MatrixKind::kOutput:
+      return part_row({TensorKind::kOutput, layer, 0}, model_.hidden);
+    case MatrixKind::kGateUp:
+      return part_row({hemisphere == 0 ? TensorKind::kGate : TensorKind::kUp, layer, expert}, model_.ffn);
+    case MatrixKind::kRouter:
+      return {{TensorKind::kRouter, layer, 0}, column, hemisphere == 0 && column < model_.experts ? column : -1};
+    case MatrixKind::kDown:
+      return part_row({TensorKind::kDown, layer, expert}, model_.hidden);
+    case MatrixKind::kHead:
+      return part_row({.kind = TensorKind::kHead}, model_.vocabulary);
+  }
+  return {};
+}
+
+ValuePtr NumericBinding::weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
+  const Linear& linear = linear_of(use.matrix);
+  const std::int32_t streams = path_.stored_slices;
+  std::int32_t rows = 0;
+  std::int64_t before = 0;  // columns of the blocks before
+  std::int32_t all_rows = 0;
+  const auto columns_of = [&](std::int32_t block) {
+    return std::min(linear.block_columns, linear.columns - block * linear.block_columns);
+  };
+  for (std::int32_t b = 0; b < linear.blocks(); ++b) {
+    all_rows += 2 * linear.tiles * install_cycles(columns_of(b), path_) * streams;
+  }
+  const std::int32_t expert = row / all_rows;
+  const std::int32_t within = row % all_rows;
+  // Gate and up stand side by side in the two hemispheres; else the west's columns come first, then the east's.
+  const bool is_paired = use.matrix == MatrixKind::kGateUp;
+  for (std::int32_t b = 0; b < linear.blocks(); ++b) {
+    const std::int32_t cycles = install_cycles(columns_of(b), path_);
+    const std::int32_t each = columns_per_place(columns_of(b), path_);
+    const std::int32_t block_rows = 2 * linear.tiles * cycles * streams;
+    if (within >= rows + block_rows) {
+      rows += block_rows;
+      before += is_paired ? each : 2 * each;
+      continue;
+    }
+    const std::int32_t place = (within - rows) / (cycles * streams);
+    const std::int32_t rest = (within - rows) % (cycles * streams);
+    const std::int32_t hemisphere = place % 2;
+    const std::int32_t column = rest / streams * path_.install_columns + rest % streams / kBytes;
+    const Origin from =
+        origin(use.matrix, layer, expert, before + (is_paired ? 0 : hemisphere * each) + column, hemisphere);
+    const Space space = use.matrix == MatrixKind::kOutput ? Space::kAttention
+                        : use.matrix == MatrixKind::kDown ? Space::kFfn
+                                                          : Space::kHidden;
+    auto out = std::make_shared<NumericValue>();
+    out->lanes = layout_.tile(space, place / 2);
+    if (from.label >= 0) {
+      const node::StoredMatrix stored = checkpoint_.matrix(from.tensor);
+      out->label = static_cast<std::int32_t>(from.label);
+      out->weights = {stored.row(from.row), stored.type, 1, stored.columns, stored.row_bytes};
+    }
+    return out;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<node::NumericModel> bind_numbers(const ClusterProgram& program,
+                                                 const node::ChipBinding& binding,
+                                                 const Checkpoint& checkpoint) {
+  if (program.plan.micro_batch != 1) {
+    throw node::InputError("--program: found micro-batch " + std::to_string(program.plan.micro_batch) +
+                           "; expected 1 in the numeric plane");
+  }
+  return std::make_unique<NumericBinding>(program, binding, checkpoint);
+}
+
+}  // namespace lpu::scheduler
