@@ -287,7 +287,11 @@ def edits(a, samples=20):
     file = small_program(a)
     listing = a.call("inspect", file, "--own-texts", "0-15", "--json").stdout.splitlines()
     records = [json.loads(line) for line in listing]
-    places = {kind: [i for i, record in enumerate(records) if record["record"] == kind]
+    texts = [record for record in records if record["record"] == "text"]
+    idle = sum(1 for text in texts if not text["chips"])
+    a.report("edits texts", "every text of a program is run by a chip, so that every edit can be seen",
+             f"{idle} of {len(texts)} are not", idle == 0)
+    places = {kind: [i for i, record in enumerate(records) if record["record"] == kind and record["chip"] >= 0]
               for kind in ("instruction", "binding")}
     memory = [i for i in places["instruction"] if records[i]["unit"] == "mem"]
     used = {(records[i]["chip"], records[i]["unit_index"] + turn * records[i]["index_stride"][2])
