@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <boost/json.hpp>
+#include <spdlog/spdlog.h>
 
 #include "compiling.hpp"
 #include "configuration.hpp"
@@ -139,6 +140,39 @@ Job read_job(const CommandLine& line, const Checkpoint& checkpoint, const Consol
   return out;
 }
 
+/// Cuts that leave no chip without a slice, the widest first: TP over a node, PP over the rest.
+struct Degrees {
+  std::int32_t tensor_parallel = 1;
+  std::int32_t pipeline_parallel = 1;
+};
+std::vector<Degrees> full_cuts(const scheduler::CompileRequest& request) {
+  std::vector<Degrees> out;
+  for (const std::int32_t degree : {8, 4, 2, 1}) {
+    const std::int64_t stages = request.chips / degree;
+    if (request.chips % degree == 0 && stages <= 3 * request.model.layers) {
+      out.push_back({degree, static_cast<std::int32_t>(stages)});
+    }
+  }
+  return out;
+}
+
+/// Compiles for all chips of the system where the degrees are left open: a plan would leave a small model's chips idle.
+scheduler::ClusterProgram compile_spread(const scheduler::CompileRequest& request, const Console& console) {
+  if (!request.tensor_parallel && !request.pipeline_parallel) {
+    for (const Degrees& cut : full_cuts(request)) {
+      scheduler::CompileRequest spread = request;
+      spread.tensor_parallel = cut.tensor_parallel;
+      spread.pipeline_parallel = cut.pipeline_parallel;
+      try {
+        return compile_and_verify(spread, console).program;
+      } catch (const InputError& error) {
+        console.log().info("TP {} x PP {}: {}", cut.tensor_parallel, cut.pipeline_parallel, error.what());
+      }
+    }
+  }
+  return compile_and_verify(request, console).program;
+}
+
 Job compile_job(const CommandLine& line, const Checkpoint& checkpoint, const Console& console) {
   Configuration configuration = configure(line);
   require_reference_path("--compute", std::string(name(configuration.request.compute)));
@@ -148,7 +182,7 @@ Job compile_job(const CommandLine& line, const Checkpoint& checkpoint, const Con
   }
   configuration.request.model.stored_type = checkpoint.model().stored_type;
   configuration.request.inputs = compact(to_inputs(configuration));
-  return {compile_and_verify(configuration.request, console).program, to_inputs(configuration)};
+  return {compile_spread(configuration.request, console), to_inputs(configuration)};
 }
 
 json::array logits_array(const std::vector<float>& logits) {
