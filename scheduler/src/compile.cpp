@@ -207,12 +207,12 @@ std::int32_t user_slots(const CompileRequest& request) {
 
 /// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
 std::optional<std::int64_t> stripes_of(const CompileRequest& request,
+                                       const ComputePath& path,
                                        const StageMemory& memory,
                                        const Stage& stage,
                                        std::int64_t users) {
   const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
-  return stripes <= MemoryMap::capacity(request.chip, scratch_rows(request, stage)) ? std::optional(stripes)
-                                                                                    : std::nullopt;
+  return stripes <= stage_capacity(request, path, stage, memory.row_stripes) ? std::optional(stripes) : std::nullopt;
 }
 
 struct Partitioning {
@@ -232,7 +232,7 @@ std::optional<Partitioning> evaluate(const CompileRequest& request,
   double slowest = 0;
   double total = 0;
   for (const Stage& stage : out.stages) {
-    if (!stripes_of(request, stage_memory(request, shard, path, stage), stage, user_slots(request))) {
+    if (!stripes_of(request, path, stage_memory(request, shard, path, stage), stage, user_slots(request))) {
       return std::nullopt;
     }
     double busy = 0;
@@ -378,19 +378,21 @@ Compiled build(const CompileRequest& request,
       kinds.push_back({.kind = kind, .lower = {}, .lowering = nullptr, .classes = {}, .text_of = {}});
       ScheduledStage& made = kinds.back();
       made.lower = [&, kind, stage](Load load, std::int64_t period, Lowering::WindowPlan plan) {
-        const auto stripes = stripes_of(request, stage_memory(request, shard, path, stage), stage, program.user_slots);
+        const auto stripes =
+            stripes_of(request, path, stage_memory(request, shard, path, stage), stage, program.user_slots);
         LPU_CHECK(stripes.has_value(), "a stage that was found to fit");
-        auto lowering = std::make_unique<Lowering>(request,
-                                                   shard,
-                                                   path,
-                                                   stage,
-                                                   MemoryMap(request.chip, *stripes, scratch_rows(request, stage)),
-                                                   program.user_slots,
-                                                   load,
-                                                   period,
-                                                   std::move(plan),
-                                                   kind.entry,
-                                                   kind.exit);
+        auto lowering = std::make_unique<Lowering>(
+            request,
+            shard,
+            path,
+            stage,
+            MemoryMap(request.chip, *stripes, scratch_of(request, stage), path.stored_slices),
+            program.user_slots,
+            load,
+            period,
+            std::move(plan),
+            kind.entry,
+            kind.exit);
         lowering->run();
         return lowering;
       };
@@ -425,7 +427,7 @@ Compiled build(const CompileRequest& request,
     for (std::int32_t p = 0; p < chosen.tensor_parallel; ++p) {
       if (kind.classes[static_cast<std::size_t>(p)] == p) {
         kind.text_of[p] = static_cast<std::int32_t>(program.texts.size());
-        program.texts.push_back(kind.lowering->builder().finish(interval, p, kind.lowering->first_free_address()));
+        program.texts.push_back(kind.lowering->builder().finish(interval, p, kind.lowering->scratch_limits()));
         program.texts.back().layers = chosen.stages.front().blocks / 3 + 1;
       }
     }
@@ -467,7 +469,7 @@ Compiled build(const CompileRequest& request,
   for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
     const Stage& stage = chosen.stages[s];
     const StageMemory memory = stage_memory(request, shard, path, stage);
-    const std::int64_t capacity = MemoryMap::capacity(request.chip, scratch_rows(request, stage));
+    const std::int64_t capacity = stage_capacity(request, path, stage, memory.row_stripes);
     if (memory.kv_stripes_per_user > 0) {
       users_fit = std::min(users_fit, (capacity - memory.weight_stripes) / memory.kv_stripes_per_user);
     }

@@ -34,7 +34,6 @@ Lowering::Lowering(const CompileRequest& request,
       plan_(std::move(plan)),
       batch_(request.micro_batch),
       builder_(request.chip, period, memory_.scratch_slices(), period > 0 ? link_grid(request) : 1),
-      first_free_(static_cast<std::size_t>(memory_.scratch_slices()), 0),
       entry_(std::move(entry)),
       exit_(std::move(exit)) {
   // Values of four bytes fill a slice group: two operands of a pass then share their slices, one in two cycles each.
@@ -44,6 +43,14 @@ Lowering::Lowering(const CompileRequest& request,
   expert_slots_ = static_cast<std::int32_t>(
       request.experts == ExpertMode::kAll ? experts
                                           : std::min(experts, request.model.experts_per_token * request.micro_batch));
+}
+
+std::vector<std::int32_t> Lowering::scratch_limits() const {
+  std::vector<std::int32_t> out;
+  for (std::int32_t slice = 0; slice < memory_.scratch_slices(); ++slice) {
+    out.push_back(memory_.scratch_limit(slice));
+  }
+  return out;
 }
 
 void Lowering::declare_all() {

@@ -152,7 +152,8 @@ class Lowering {
   void run();
 
   [[nodiscard]] const StageBuilder& builder() const { return builder_; }
-  [[nodiscard]] const std::vector<std::int32_t>& first_free_address() const { return first_free_; }
+  /// Per near slice: addresses that scratch may take.
+  [[nodiscard]] std::vector<std::int32_t> scratch_limits() const;
 
   [[nodiscard]] const std::vector<Window>& windows() const { return windows_; }
   /// First and last moment of each block, for the layer budget.
@@ -528,7 +529,6 @@ class Lowering {
   std::vector<StageBuilder::Reservation> reserved_;  ///< per planned window
   std::int32_t batch_;
   StageBuilder builder_;
-  std::vector<std::int32_t> first_free_;
   std::vector<Window> windows_;
   std::vector<Span> spans_;
   HopPlan entry_;

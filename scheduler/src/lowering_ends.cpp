@@ -32,15 +32,14 @@ void Lowering::declare_embedding() {
   const std::int32_t height = layout.height;
   const auto vocabulary = static_cast<std::int32_t>(request_.model.vocabulary);
   embedding_ = tensor("embedding", 0, vocabulary * height * layout.slices, {}, TensorScope::kStatic);
-  const auto height_over = [&](std::int32_t slices) {
-    return static_cast<std::int32_t>(node::ceil_div(node::ceil_div(vocabulary, 2), slices / layout.slices)) * height;
-  };
+  const auto entries = static_cast<std::int32_t>(node::ceil_div(vocabulary, 2));  // of a hemisphere
   std::vector<Run> runs;
   if (memory_.wants_near()) {
-    runs = memory_.take_everywhere(height_over(memory_.slices()));
+    const std::int32_t columns = builder_.chip().slices_per_position / layout.slices;
+    runs = memory_.take_rows(entries, height, columns, path_.stored_slices < kStripe);
   }
   if (runs.empty()) {
-    runs = memory_.take(height_over(kStripe), kStripe);
+    runs = memory_.take(static_cast<std::int32_t>(node::ceil_div(entries, kStripe / layout.slices)) * height, kStripe);
   }
   if (runs.empty()) {
     throw DoesNotFit("the embedding finds no SRAM", 0);
@@ -117,7 +116,9 @@ void Lowering::embed() {
         read.reach.both_banks = true;
         read.reach.slices.clear();
         for (const node::Displacement& piece : builder_.register_at(id).table) {
-          read.reach.slices.push_back(piece.slice);
+          if (std::find(read.reach.slices.begin(), read.reach.slices.end(), piece.slice) == read.reach.slices.end()) {
+            read.reach.slices.push_back(piece.slice);
+          }
         }
         Lane one = lane;
         one.streams = 1;

@@ -58,10 +58,13 @@ Matrix Lowering::declare(const std::string& name, std::int32_t layer_slot, const
                      tensor(name + ".high", layer_slot, rows * copies, {out.stored})};
   }
   for (WeightBlock& block : out.blocks) {
-    // Narrow stripes are dealt over the four quarters of the far slices, wide ones take all of them at once.
-    const std::int32_t cuts = memory_.wants_near()       ? near_segments(linear.tiles)
-                              : path_.stored_slices < 32 ? std::min(linear.tiles, 4)
-                                                         : 1;
+    // Narrow stripes are dealt over the four quarters of the far slices, wide ones take all of them at once. Pieces of
+    // experts are equally high, so that where room is short their number must divide the tiles well.
+    const bool is_narrow = path_.stored_slices < 32;
+    const std::int32_t cuts = memory_.wants_near() || (is_narrow && copies > 1 && memory_.is_tight())
+                                  ? near_segments(linear.tiles)
+                              : is_narrow ? std::min(linear.tiles, 4)
+                                          : 1;
     std::int32_t height = static_cast<std::int32_t>(node::ceil_div(linear.tiles, cuts)) * block.cycles;
     height += height % 2;
     for (std::int32_t cut = 0; cut < cuts; ++cut) {

@@ -81,18 +81,25 @@ Rowing make_rows(const Packing& packing, std::int32_t west_slots, std::int32_t e
   return joined.total() < added.total() ? joined : added;
 }
 
-std::int32_t scratch_rows(const CompileRequest& request, const Stage& stage) {
+Scratch scratch_of(const CompileRequest& request, const Stage& stage) {
   // Measured over the presets; the builder checks what a stage really takes.
-  constexpr std::int32_t kAlways = 192;
-  constexpr std::int32_t kPerEnd = 128;
-  constexpr std::array<std::int32_t, 3> kPerBlock{800, 240, 200};
-  std::int32_t rows = kAlways + (stage.has_embedding || stage.has_head ? kPerEnd : 0);
-  bool has_attention = false;
+  constexpr std::int32_t kAlways = 96;
+  constexpr std::int32_t kPerEnd = 64;
+  constexpr std::array<std::int32_t, 3> kPerBlock{400, 80, 60};
+  constexpr std::int32_t kPerExpertSlot = 30;
+  const auto experts = static_cast<std::int32_t>(request.model.experts);
+  const std::int32_t slots = request.experts == ExpertMode::kAll
+                                 ? experts
+                                 : std::min(experts, static_cast<std::int32_t>(request.model.experts_per_token));
+  Scratch out;
+  out.rows = kAlways + (stage.has_embedding || stage.has_head ? kPerEnd : 0);
   for (std::int32_t i = 0; i < stage.blocks; ++i) {
-    rows += kPerBlock[static_cast<std::size_t>(stage.block(i))] * request.micro_batch;
-    has_attention = has_attention || stage.block(i) == Block::kAttention;
+    const bool is_attention = stage.block(i) == Block::kAttention;
+    const std::int32_t hidden = is_attention ? 0 : kPerExpertSlot * std::max(slots, 1);
+    out.rows += (kPerBlock[static_cast<std::size_t>(stage.block(i))] + hidden) * request.micro_batch;
+    out.rotary_rows = is_attention ? request.context : out.rotary_rows;
   }
-  return rows + (has_attention ? request.context : 0);  // a rotary table row a position
+  return out;
 }
 
 EmbeddingRows embedding_rows(const Shard& shard, const ComputePath& path) {
@@ -249,12 +256,20 @@ StageMemory stage_memory(const CompileRequest& request,
   }
   if (stage.has_embedding) {
     const EmbeddingRows rows = embedding_rows(shard, path);
-    out.weight_stripes += ceil_div(ceil_div(request.model.vocabulary, 2), 32 / rows.slices) * rows.height + 2;
+    out.row_stripes = ceil_div(ceil_div(request.model.vocabulary, 2), 32 / rows.slices) * rows.height + 2;
+    out.weight_stripes += out.row_stripes;
   }
   const std::int64_t stripe_bytes = std::int64_t{64} * request.chip.vector_bytes;
   out.weight_bytes = out.weight_stripes * stripe_bytes;
   out.kv_bytes_per_user = out.kv_stripes_per_user * stripe_bytes;
   return out;
+}
+
+std::int64_t stage_capacity(const CompileRequest& request,
+                            const ComputePath& path,
+                            const Stage& stage,
+                            std::int64_t row_stripes) {
+  return MemoryMap::capacity(request.chip, scratch_of(request, stage), path.stored_slices, row_stripes);
 }
 
 std::vector<Stage> cut_stages(const CompileRequest& request,
@@ -298,7 +313,7 @@ std::vector<Stage> cut_stages(const CompileRequest& request,
           busy += head_cycles;
         }
         const Stage stage{.first_block = a, .blocks = b - a, .has_embedding = a == 0, .has_head = b == blocks};
-        const std::int64_t most_stripes = MemoryMap::capacity(request.chip, scratch_rows(request, stage));
+        const std::int64_t most_stripes = stage_capacity(request, path, stage, a == 0 ? embedding.row_stripes : 0);
         const std::int64_t cost = busy + (rows > most_stripes ? kOverflow + rows : 0);
         const std::int64_t slowest = std::max(best[at(s - 1)][at(a)], cost);
         if (slowest < best[at(s)][at(b)]) {

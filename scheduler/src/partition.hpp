@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lpu/scheduler/compile.hpp"
+#include "memory_map.hpp"
 
 namespace lpu::scheduler {
 
@@ -131,7 +132,7 @@ struct Stage {
                                             std::int32_t stages);
 
 /// Addresses that scratch keeps in each near slice.
-[[nodiscard]] std::int32_t scratch_rows(const CompileRequest& request, const Stage& stage);
+[[nodiscard]] Scratch scratch_of(const CompileRequest& request, const Stage& stage);
 
 /// Slices that hold one token's row of the embedding side by side: 1, 2 or 4; and the addresses it takes.
 struct EmbeddingRows {
@@ -143,6 +144,7 @@ struct EmbeddingRows {
 /// SRAM of one chip of a stage: rows of 32-slice stripes for weights, of KV per user, scratch and tables.
 struct StageMemory {
   std::int64_t weight_stripes = 0;  ///< addresses of 32 slices x 2 hemispheres
+  std::int64_t row_stripes = 0;     ///< of them, what is read row by row (the embedding)
   std::int64_t kv_stripes_per_user = 0;
   std::int64_t weight_bytes = 0;
   std::int64_t kv_bytes_per_user = 0;
@@ -151,5 +153,10 @@ struct StageMemory {
                                        const Shard& shard,
                                        const ComputePath& path,
                                        const Stage& stage);
+/// Stripes that a stage's chips hold.
+[[nodiscard]] std::int64_t stage_capacity(const CompileRequest& request,
+                                          const ComputePath& path,
+                                          const Stage& stage,
+                                          std::int64_t row_stripes);
 
 }  // namespace lpu::scheduler

@@ -436,7 +436,7 @@ std::vector<std::int32_t> StageBuilder::text_classes(std::int32_t positions) con
 
 node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
                                        std::int32_t position,
-                                       std::vector<std::int32_t> first_free_address) const {
+                                       const std::vector<std::int32_t>& limits) const {
   node::ChipProgram program = program_;
   program.instructions.clear();
   std::vector<BufferId> instruction_buffer;
@@ -450,6 +450,8 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
   std::map<std::pair<std::int32_t, std::int32_t>, std::uint16_t> buffer_registers;
   std::vector<std::int32_t> base(buffers_.size(), 0);
   std::vector<std::uint16_t> registers(buffers_.size(), 0);
+  const std::vector<std::int32_t> nothing(limits.size(), 0);
+  std::array<std::vector<std::int32_t>, 2> first_free{nothing, nothing};  // per hemisphere and scratch slice
   for (std::size_t id = 0; id < buffers_.size(); ++id) {
     const Buffer& buffer = buffers_[id];
     const bool is_unused = !buffer.is_static && buffer.first_write == std::numeric_limits<std::int64_t>::max();
@@ -476,12 +478,13 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
       height = static_cast<std::int32_t>(node::ceil_div(buffer.rows, buffer.width));
     }
     std::int32_t address = 0;
+    std::vector<std::int32_t>& free = first_free[static_cast<std::size_t>(buffer.hemisphere)];
     for (std::int32_t s = buffer.slice; s < buffer.slice + buffer.width; ++s) {
-      address = std::max(address, first_free_address[static_cast<std::size_t>(s)]);
+      address = std::max(address, free[static_cast<std::size_t>(s)]);
     }
     address += address % 2;
     for (std::int32_t s = buffer.slice; s < buffer.slice + buffer.width; ++s) {
-      first_free_address[static_cast<std::size_t>(s)] = address + copies * height;
+      free[static_cast<std::size_t>(s)] = address + copies * height;
     }
     base[id] = address;
     const std::int32_t full = buffer.rows / buffer.width;
@@ -530,24 +533,31 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
     text_bytes += node::text_size(in, chip_).count();
   }
   const auto text_rows = static_cast<std::int32_t>(node::ceil_div(text_bytes, chip_.vector_bytes));
-  const auto text_slice = static_cast<std::int32_t>(
-      std::min_element(first_free_address.begin(), first_free_address.end()) - first_free_address.begin());
+  const std::vector<std::int32_t>& west = first_free[0];
+  const std::vector<std::int32_t>& east = first_free[1];
+  const auto emptiest_west = std::min_element(west.begin(), west.end());
+  const auto emptiest_east = std::min_element(east.begin(), east.end());
+  const bool is_west = *emptiest_west <= *emptiest_east;
   program.tensors.push_back({.name = "program_text",
                              .scope = node::TensorScope::kStatic,
                              .owner = node::TensorOwner::kChip,
                              .rows = text_rows,
                              .sources = {}});
-  node::Allocation text{.tensor = static_cast<std::uint16_t>(program.tensors.size() - 1),
-                        .slice = text_slice,
-                        .address = first_free_address[static_cast<std::size_t>(text_slice)]};
+  node::Allocation text{
+      .tensor = static_cast<std::uint16_t>(program.tensors.size() - 1),
+      .hemisphere = is_west ? Hemisphere::kWest : Hemisphere::kEast,
+      .slice = static_cast<std::int32_t>(is_west ? emptiest_west - west.begin() : emptiest_east - east.begin()),
+      .address = is_west ? *emptiest_west : *emptiest_east};
   text.count[0] = text_rows;
   text.row_stride[0] = 1;
   text.address_stride[0] = 1;
   program.allocations.push_back(text);
-  for (const std::int32_t free : first_free_address) {
-    if (free > chip_.vectors_per_slice || text.address + text_rows > chip_.vectors_per_slice) {
-      throw node::InputError("scratch of a stage does not fit: needs " + std::to_string(free) +
-                             " vectors a slice, has " + std::to_string(chip_.vectors_per_slice));
+  first_free[static_cast<std::size_t>(text.hemisphere)][static_cast<std::size_t>(text.slice)] += text_rows;
+  for (std::size_t slice = 0; slice < limits.size(); ++slice) {
+    if (const std::int32_t needs = std::max(first_free[0][slice], first_free[1][slice]); needs > limits[slice]) {
+      throw node::InputError("scratch of a stage: found " + std::to_string(needs) + " vectors in slice " +
+                             std::to_string(slice) + "; expected at most " + std::to_string(limits[slice]) +
+                             " beside the weights");
     }
   }
   program.makespan = static_cast<std::int32_t>(std::max(end_of_all(), busy_until_));

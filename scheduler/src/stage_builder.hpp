@@ -183,11 +183,11 @@ class StageBuilder {
 
   /// Merge one-shots into bursts, give buffers their addresses and copies, sort, and hand the text over.
   /// @param initiation_interval  decides how many copies of a buffer live at a time
-  /// @param first_free_address  per scratch slice (both hemispheres alike), in: what is taken; out: after the buffers
+  /// @param limits  addresses that scratch may take, per scratch slice
   /// @param position  chip of the TP group whose text it is: instructions of other positions are left out
   [[nodiscard]] node::ChipProgram finish(std::int64_t initiation_interval,
                                          std::int32_t position,
-                                         std::vector<std::int32_t> first_free_address) const;
+                                         const std::vector<std::int32_t>& limits) const;
   /// Positions with equal texts: per position the first one that has the same instructions.
   [[nodiscard]] std::vector<std::int32_t> text_classes(std::int32_t positions) const;
   [[nodiscard]] const std::vector<std::uint64_t>& positions() const { return instruction_positions_; }
