@@ -544,9 +544,8 @@ Compiled build(const CompileRequest& request,
   }
 }
 
-}  // namespace
-
-Compiled compile(const CompileRequest& given, const Progress& progress) {
+/// Compile for a number of users that is known.
+Compiled compile_for(const CompileRequest& given, const Progress& progress) {
   constexpr std::size_t kTries = 8;
   CompileRequest request = given;
   check_request(request);
@@ -569,6 +568,35 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
       }
     }
   }
+}
+
+}  // namespace
+
+Compiled compile(const CompileRequest& given, const Progress& progress) {
+  if (given.users) {
+    return compile_for(given, progress);
+  }
+  // How many users saturate a pipeline follows from its schedule, and that from the memory which their KV leaves.
+  constexpr std::int32_t kRounds = 3;
+  CompileRequest request = given;
+  request.users = given.micro_batch;
+  Compiled out = compile_for(request, progress);
+  request.chips = out.program.chips;
+  request.tensor_parallel = out.program.tensor_parallel;
+  request.pipeline_parallel = out.program.pipeline_parallel;
+  for (std::int32_t round = 0; round < kRounds; ++round) {
+    const std::int32_t wanted = std::min(out.report.users_saturating, out.report.users_fit);
+    if (wanted <= out.program.user_slots) {
+      break;
+    }
+    request.users = wanted;
+    try {
+      out = compile_for(request, progress);
+    } catch (const node::InputError&) {
+      break;  // the fit is an estimate: what was built holds
+    }
+  }
+  return out;
 }
 
 }  // namespace lpu::scheduler
