@@ -327,6 +327,9 @@ void Lowering::release(const Sums& sum) {
   hold_until(sum.holding, last);
   Busy& released = accumulators_[sum.holding];
   released.to = last;
+  if (builder_.period() > 0 && last - released.from >= builder_.period()) {
+    throw NoSchedule("a sum is still in its accumulators when the next iteration's begins");
+  }
   released.is_open = false;
   released.released_by = static_cast<PlacementId>(builder_.placements().size()) - 1;
 }
