@@ -569,7 +569,6 @@ Compiled build(const CompileRequest& request,
 Compiled compile_for(const CompileRequest& given, const Progress& progress) {
   constexpr std::size_t kTries = 8;
   CompileRequest request = given;
-  check_request(request);
   const ComputePath path = make_path(request.compute, request.kv, request.chip);
   if (request.chips == 0) {
     request.chips = smallest_chips(request);
@@ -594,6 +593,7 @@ Compiled compile_for(const CompileRequest& given, const Progress& progress) {
 }  // namespace
 
 Compiled compile(const CompileRequest& given, const Progress& progress) {
+  check_request(given);
   if (given.users) {
     return compile_for(given, progress);
   }
