@@ -151,11 +151,11 @@ def limits(on):
     full = on.run(8, *run, "--output-dir", "disk", before=space)
     on.report(full["code"] == 4 and re.fullmatch(r"lpu_cluster: \[rank 0\] disk/results\.json: found .+", full["said"]) is not None,
               f"a full disk: exit code {full['code']}: {full['said']}")
-    small = on.file("llama-3-8b", "--chips", "48")
-    for ranks in (50, 37):
-        some = on.run(ranks, "--program", small, "--tokens", "2")
-        on.report(some.get("fingerprint") == on.run(0, "--program", small, "--tokens", "2")["fingerprint"],
-                  f"{ranks} ranks for 48 chips: {some.get('ranks_idle')} idle")
+    small = ["--program", on.file("llama-3-8b", "--chips", "64"), "--tokens", "2"]
+    alone = on.run(0, *small)["fingerprint"]
+    for ranks in (70, 37):
+        some = on.run(ranks, *small)
+        on.report(some.get("fingerprint") == alone, f"{ranks} ranks for 64 chips: {some.get('ranks_idle')} idle")
 
 
 def main():

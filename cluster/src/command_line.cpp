@@ -64,6 +64,7 @@ constexpr VerbRow kVerbs[] = {
      "  lpu_cluster run --model llama-3-8b --tokens 8\n"
      "  lpu_cluster run --program llama.lpuprog --tokens 32 --json\n"
      "  mpirun -np 64 lpu_cluster run --model llama-2-70b --chips 576 --users 32\n"
+     "  lpu_cluster run --program llama.lpuprog --trace t.json --trace-chips 0-15\n"
      "  lpu_cluster run --program llama.lpuprog --set link.flight=218cycles\n"},
     {Verb::kMutate,
      "mutate",

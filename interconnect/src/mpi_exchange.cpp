@@ -710,9 +710,6 @@ std::int32_t RankExchange::ranks() const {
 std::int32_t RankExchange::hosts() const {
   return implementation_->hosts_;
 }
-bool RankExchange::is_here(std::int32_t rank) const {
-  return implementation_->is_here(rank);
-}
 void RankExchange::send_control(std::int32_t to, std::string bytes) {
   implementation_->send_control(to, std::move(bytes));
 }

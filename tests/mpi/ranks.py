@@ -34,9 +34,9 @@ class RankChecks(Checks):
     def command(self, ranks, *arguments):
         return [*MPIRUN, "-np", str(ranks), self.program, "run", *arguments]
 
-    def start(self, ranks, *arguments, environment=None):
-        return subprocess.Popen(self.command(ranks, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
+    def start(self, ranks, *arguments, stderr):
+        return subprocess.Popen(self.command(ranks, *arguments), stdout=subprocess.PIPE, stderr=stderr, text=True,
+                                stdin=subprocess.DEVNULL)
 
     def run_ranks(self, ranks, *arguments, timeout=100, environment=None):
         """Exit code, stdout, stderr, seconds."""

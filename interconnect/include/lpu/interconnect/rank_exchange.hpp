@@ -64,7 +64,6 @@ class RankExchange {
   [[nodiscard]] std::int32_t rank() const;
   [[nodiscard]] std::int32_t ranks() const;
   [[nodiscard]] std::int32_t hosts() const;
-  [[nodiscard]] bool is_here(std::int32_t rank) const;  ///< on this rank's host
 
   /// Never blocks; control messages of one rank come in the order in which they were sent.
   void send_control(std::int32_t to, std::string bytes);
