@@ -227,6 +227,10 @@ std::int64_t block_cycles(const CompileRequest& request, const Shard& shard, con
   return 0;
 }
 
+std::int32_t user_slots(const CompileRequest& request) {
+  return static_cast<std::int32_t>(ceil_div(request.users.value_or(1), request.micro_batch)) * request.micro_batch;
+}
+
 StageMemory stage_memory(const CompileRequest& request,
                          const Shard& shard,
                          const ComputePath& path,
@@ -284,7 +288,9 @@ std::vector<Stage> cut_stages(const CompileRequest& request,
   for (std::int32_t i = 0; i < blocks; ++i) {
     const Stage one{.first_block = i, .blocks = 1};
     cycles[at(i + 1)] = cycles[at(i)] + block_cycles(request, shard, path, one.block(0));
-    stripes[at(i + 1)] = stripes[at(i)] + stage_memory(request, shard, path, one).weight_stripes;
+    const StageMemory memory = stage_memory(request, shard, path, one);
+    stripes[at(i + 1)] =
+        stripes[at(i)] + memory.weight_stripes + std::int64_t{user_slots(request)} * memory.kv_stripes_per_user;
   }
   const StageMemory embedding = stage_memory(request, shard, path, {.has_embedding = true});
   const StageMemory head = stage_memory(request, shard, path, {.has_head = true});

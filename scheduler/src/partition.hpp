@@ -125,7 +125,10 @@ struct Stage {
                                         const ComputePath& path,
                                         Block block);
 
-/// Cut the model into `stages` stages so that the slowest is as fast as can be and each fits.
+/// Users that KV is allocated for: whole micro-batches.
+[[nodiscard]] std::int32_t user_slots(const CompileRequest& request);
+
+/// Cut the model into `stages` stages so that the slowest is as fast as can be and each fits, KV included.
 [[nodiscard]] std::vector<Stage> cut_stages(const CompileRequest& request,
                                             const Shard& shard,
                                             const ComputePath& path,
