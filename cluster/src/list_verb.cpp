@@ -137,7 +137,7 @@ std::string all_fields(const Listed& preset) {
   constexpr std::size_t kWidth = 80 - kIndent;
   std::string out = preset.name + ": " + preset.description + "\n";
   for (const Listed::Field& field : preset.fields) {
-    out += "  " + field.name + " = " + field.value + "\n";
+    out += "  " + wrapped(field.name + " = " + field.value, kWidth, kIndent) + "\n";
     out += std::string(kIndent, ' ') + wrapped(field.doc + " [" + field.source + "]", kWidth, kIndent) + "\n";
   }
   return out;

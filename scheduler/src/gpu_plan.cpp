@@ -130,11 +130,16 @@ class StepModel {
     return gemm(shard_.hidden, shard_.vocabulary) + 0.5 * all_reduce_us(logits);
   }
 
+  /// To the next stage: every GPU sends its partner all activations, or its share of them, which a gather (half an
+  /// all-reduce) then completes. A token's way back to the first stage is its number.
   [[nodiscard]] double hop_us(bool leaves_node, bool is_token) const {
     const double bytes = is_token ? 4 * rows_ : rows_ * shard_.hidden * kActivationBytes;
     const interconnect::GpuFabric& fabric = request_.system.fabric;
-    return is_roofline() ? interconnect::ideal_hop_us(fabric, bytes, leaves_node)
-                         : interconnect::hop_us(fabric, bytes, leaves_node);
+    const auto send = [&](double sent) {
+      return is_roofline() ? interconnect::ideal_hop_us(fabric, sent, leaves_node)
+                           : interconnect::hop_us(fabric, sent, leaves_node);
+    };
+    return std::min(send(bytes), send(bytes / group_.ranks) + 0.5 * all_reduce_us(bytes));
   }
 
  private:
