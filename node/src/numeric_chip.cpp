@@ -41,6 +41,21 @@ void add_events(const ChipProgram& text,
   std::erase_if(events, is_dispatch);
 }
 
+/// Adds its own lifetime to a sum.
+class Timer {
+ public:
+  explicit Timer(std::chrono::nanoseconds& sum) : sum_(sum) {}
+  ~Timer() { sum_ += std::chrono::steady_clock::now() - begin_; }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  Timer(Timer&&) = delete;
+  Timer& operator=(Timer&&) = delete;
+
+ private:
+  std::chrono::nanoseconds& sum_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
 /// Rows of static tensors by their places, for every displacement of the allocation's register.
 void find_statics(NumericText::Tables& tables, const ChipSpec& chip, std::int32_t context) {
   const ChipProgram& text = *tables.text;
@@ -112,6 +127,10 @@ class NumericChip::Machine {
 
   void begin(std::int64_t k, std::int32_t token);
   bool run();
+  [[nodiscard]] Wait wait() const;
+  [[nodiscard]] std::int32_t waits_on() const;
+  [[nodiscard]] bool takes_token() const;
+  [[nodiscard]] const NumericTimes& times() const { return times_; }
   [[nodiscard]] std::uint64_t fold() const { return fold_; }
   [[nodiscard]] std::int32_t token() const { return token_; }
   [[nodiscard]] std::span<const ValuePtr> logits() const { return logits_; }
@@ -194,6 +213,7 @@ class NumericChip::Machine {
   std::vector<Standing> streams_;
   std::vector<std::byte> wire_;  ///< the vector being sent or taken
   std::uint64_t fold_ = 0;
+  NumericTimes times_;
   std::unordered_map<Place, Cell> memory_;
   std::array<Planes, 2> planes_;
   std::vector<Kept> kept_;
@@ -356,13 +376,37 @@ bool NumericChip::Machine::execute(const InstanceEvent& event) {
     case Unit::kSxm:
       in.opcode == Opcode::kTranspose ? transpose(in, at) : cross_lane(in, at);
       return true;
-    case Unit::kC2c:
+    case Unit::kC2c: {
+      const Timer timer(times_.moving);
       return in.opcode == Opcode::kReceive ? receive(in, at) : send(in, at);
+    }
     case Unit::kMxm:
       in.opcode == Opcode::kInstall ? install(in, at) : in.opcode == Opcode::kCompute ? compute(in, at) : drain(in, at);
       return true;
   }
   return true;
+}
+
+Wait NumericChip::Machine::wait() const {
+  const Instruction& in = text_.instructions[static_cast<std::size_t>(now_->instruction)];
+  const std::int32_t link = waits_on();
+  return {.chip = binding_.chip,
+          .cycle = now_->cycle + plan_.start(iteration_) + binding_.offset,
+          .instruction = now_->instruction,
+          .link = link,
+          .from = binding_.peers[static_cast<std::size_t>(link)].chip,
+          .iteration = iteration_,
+          .transfer = text_.transfers[in.transfer].name};
+}
+
+std::int32_t NumericChip::Machine::waits_on() const {
+  return static_cast<std::int32_t>(unit_of(text_.instructions[static_cast<std::size_t>(now_->instruction)], now_->at));
+}
+
+bool NumericChip::Machine::takes_token() const {
+  return std::any_of(text_.registers.begin(), text_.registers.end(), [](const BaseRegister& base) {
+    return base.kind == RegisterKind::kToken;
+  });
 }
 
 bool NumericChip::Machine::receive(const Instruction& in, const LoopIndex& at) {
@@ -632,6 +676,7 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
     }
     const bool is_first = !first;
     if (is_first) {
+      const Timer timer(times_.kernels);
       first = vector_pass(context, in.opcode, inputs, east, operand.tensor);
       if (!first) {
         fail("the pass " + std::string(info(in.opcode).name) + " to " + text_.tensors[operand.tensor].name +
@@ -777,6 +822,18 @@ void NumericChip::begin(std::int64_t k, std::int32_t token) {
 }
 bool NumericChip::run() {
   return machine_->run();
+}
+Wait NumericChip::wait() const {
+  return machine_->wait();
+}
+std::int32_t NumericChip::waits_on() const {
+  return machine_->waits_on();
+}
+bool NumericChip::takes_token() const {
+  return machine_->takes_token();
+}
+const NumericTimes& NumericChip::times() const {
+  return machine_->times();
 }
 std::uint64_t NumericChip::fold() const {
   return machine_->fold();
