@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
+#include <malloc.h>
 #include <string>
 #include <vector>
 
@@ -297,6 +298,7 @@ RankResult generate_alone(const Job& job,
     result.numbers.ended_by_signal = result.run.ended_by_signal;
     return result;
   }
+  ::malloc_trim(0);  // what compiling and the timing plane took would stay with the process
   result.numbers = generate(job.program, checkpoint, options);
   result.run.ended_by_signal = result.numbers.ended_by_signal;
   result.run.memory_bytes = result.run.memory_bytes_max = result.numbers.memory_bytes;
@@ -453,16 +455,14 @@ node::ExitCode generate_text(const CommandLine& typed, const Console& console, R
   };
   const RunOptions run_options = timing_options(line, options);
   const RankResult executed =
-      group != nullptr
-          ? run_on_ranks(
-                job.program,
-                run_options,
-                {.carrier = carrier,
-                 .trace = {},
-                 .numbers = NumericOrder{.checkpoint = std::filesystem::absolute(where).string(), .options = options}},
-                *group,
-                console)
-          : generate_alone(job, checkpoint, run_options, options);
+      group != nullptr ? run_on_ranks(job.program,
+                                      run_options,
+                                      {.carrier = carrier,
+                                       .trace = {},
+                                       .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
+                                      *group,
+                                      console)
+                       : generate_alone(job, checkpoint, run_options, options);
   const GenerateResult& result = executed.numbers;
   LPU_CHECK(result.ended_by_signal != 0 || result.vectors_moved == executed.run.vectors,
             std::to_string(result.vectors_moved) + " vectors moved");

@@ -37,8 +37,9 @@ void add_events(const ChipProgram& text,
                 std::int32_t slices,
                 const ChipSpec& chip,
                 std::vector<InstanceEvent>& events) {
+  const auto before = static_cast<std::ptrdiff_t>(events.size());
   place_burst(text, instruction, slices, chip, events);
-  std::erase_if(events, is_dispatch);
+  events.erase(std::remove_if(events.begin() + before, events.end(), is_dispatch), events.end());
 }
 
 /// Adds its own lifetime to a sum.
@@ -159,6 +160,7 @@ class NumericChip::Machine {
   };
   using Pool = std::unordered_map<std::int32_t, float>;
 
+  bool advance();
   bool execute(const InstanceEvent& event);
   void access(const Instruction& in, const LoopIndex& at);
   bool receive(const Instruction& in, const LoopIndex& at);
@@ -220,13 +222,14 @@ class NumericChip::Machine {
   std::map<std::pair<std::int32_t, std::uint16_t>, Pool> pools_;     ///< per (hemisphere, tensor that enters the SXM)
   std::map<std::int32_t, std::vector<std::int32_t>> experts_;        ///< per layer slot
   std::map<std::int32_t, std::array<Cell, kRowsOfAValue>> routing_;  ///< per layer slot: the answer's rows so far
-  std::vector<InstanceEvent> events_;
-  std::size_t next_ = 0;
+  std::vector<InstanceEvent> moved_;  ///< instances of this iteration whose slices a register gives
+  std::size_t next_ = 0;              ///< of the text's own instances
+  std::size_t next_moved_ = 0;
   std::int64_t iteration_ = 0;
   std::int32_t token_in_ = 0;
   std::int32_t token_ = -1;
   std::vector<ValuePtr> logits_;
-  const InstanceEvent* now_ = nullptr;
+  const InstanceEvent* now_ = nullptr;  ///< under way; null: the one before is done
 };
 
 void NumericChip::Machine::fail(const std::string& reason) const {
@@ -245,31 +248,37 @@ void NumericChip::Machine::begin(std::int64_t k, std::int32_t token) {
   experts_.clear();
   routing_.clear();
   kept_.assign(text_.instructions.size(), {});
-  std::vector<InstanceEvent> moved;
+  moved_.clear();
   for (const std::int32_t instruction : tables_.moving) {
     const Displacement at = displacement(text_.instructions[static_cast<std::size_t>(instruction)]);
     if (at.is_enabled) {
-      std::vector<InstanceEvent> events;
-      add_events(text_, instruction, at.slice, chip_, events);
-      moved.insert(moved.end(), events.begin(), events.end());
+      add_events(text_, instruction, at.slice, chip_, moved_);
     }
   }
-  std::sort(moved.begin(), moved.end(), is_before);
-  events_.clear();
-  std::merge(
-      tables_.events.begin(), tables_.events.end(), moved.begin(), moved.end(), std::back_inserter(events_), is_before);
+  std::sort(moved_.begin(), moved_.end(), is_before);
   next_ = 0;
+  next_moved_ = 0;
+}
+
+/// Of the text's own instances and those that a register has moved, the one that comes first.
+bool NumericChip::Machine::advance() {
+  const bool has_own = next_ < tables_.events.size();
+  if (next_moved_ < moved_.size() && (!has_own || is_before(moved_[next_moved_], tables_.events[next_]))) {
+    now_ = &moved_[next_moved_++];
+    return true;
+  }
+  now_ = has_own ? &tables_.events[next_++] : nullptr;
+  return has_own;
 }
 
 bool NumericChip::Machine::run() {
-  while (next_ < events_.size()) {
-    now_ = &events_[next_];
+  while (now_ != nullptr || advance()) {
     if (!execute(*now_)) {
       return false;
     }
     fold_ = node::fold(fold_,
                        static_cast<std::uint64_t>(now_->instruction) << 32U | static_cast<std::uint32_t>(now_->cycle));
-    ++next_;
+    now_ = nullptr;
   }
   return true;
 }
