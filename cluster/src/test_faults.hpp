@@ -15,6 +15,7 @@ namespace lpu::cluster {
 ///     cut=CHIP.LINK.K    nothing of iteration K, and nothing after it, comes to this link end
 ///     bit=CHIP.LINK.N    one bit of a number on its way to this link end: in the N-th vector there (from 0) that holds
 ///                        more than zeros, or the first one after it; numeric plane
+///     lose=CHIP.LINK.N   the N-th vector to this link end (from 0) never comes; numeric plane
 ///     skip=CHIP.K.I      the chip leaves out instruction I in iteration K
 ///
 /// separated by commas. Empty where it is not set. A result with planted faults says so.

@@ -76,7 +76,9 @@ void PayloadTransport::carry(const node::ChipBinding& from, std::int32_t link, s
   const Delivery to{.chip = peer.chip, .link = peer.link};
   if (tamperer_) {
     tampered_.assign(vector.begin(), vector.end());
-    tamperer_(to, tampered_);
+    if (!tamperer_(to, tampered_)) {
+      return;
+    }
     vector = tampered_;
   }
   if (rank != placement_.rank) {

@@ -104,6 +104,13 @@ for ranks, fault in ((4, "bit=1.0.0"), (4, "bit=5.1.9"), (16, "bit=9.2.3"), (16,
     checks.check(told["result_digest"] != alone["result_digest"] and told["fingerprint"] != alone["fingerprint"],
                  f"{fault} on {ranks} ranks: {told['result_digest']}, {told['fingerprint']}")
 
+# ---- a vector that never comes: all wait in the end, and whoever is asked says for whom
+for ranks, transport in ((1, "auto"), (7, "shm"), (16, "mpi")):
+    code, stdout, stderr = end_of(ranks, *RUN, "--transport", transport, environment={"LPU_CLUSTER_TEST_FAULTS": "lose=6.0.100"})
+    checks.check(code == 3 and stdout == "" and re.fullmatch(
+        r"lpu_cluster: \[rank 0\] chip \d+, cycle \d+, instruction \d+: deadlock: chip .+ from chip .+\n", stderr) is not None,
+                 f"a lost vector on {ranks} ranks: exit code {code}, {stderr!r}")
+
 # ---- faults of the program, executed although it is known: other rows of weights or cache, other experts, a lost message
 def moved_reads(tensor, out):
     """The program, with every read of a tensor one address further on: rows of it that are live, and wrong."""

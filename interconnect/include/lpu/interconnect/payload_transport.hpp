@@ -17,7 +17,8 @@ namespace lpu::interconnect {
 class RankExchange;
 
 /// For tests: may change a vector on its way to a link end.
-using PayloadTamperer = std::function<void(Delivery to, std::span<std::byte> vector)>;
+/// @return false: the vector is lost
+using PayloadTamperer = std::function<bool(Delivery to, std::span<std::byte> vector)>;
 
 /// Carries the numeric plane's vectors to and from the chips of one process; what they send to chips of other ranks
 /// goes to an exchange.
