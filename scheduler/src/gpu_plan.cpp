@@ -269,40 +269,22 @@ class Instance {
 
   /// A token's parts with `micro_batches` of `rows` users each under way.
   [[nodiscard]] GpuParts parts(std::int32_t rows, std::int32_t micro_batches) const {
-    const StepModel step(request_, shard_, tensor_parallel_, rows);
-    GpuParts out = step.layer();
-    const double layer_us = out.total();
-    const auto layers = static_cast<double>(request_.model.layers);
-    for (double* part : {&out.weights_us, &out.launch_us, &out.attention_us, &out.all_reduce_us}) {
-      *part *= layers;
-    }
-    out.head_us = step.head_us();
-    out.all_reduce_us += step.embedding_us();
-    out.host_us =
-        request_.counts_host_step && request_.tier != GpuTier::kRoofline ? request_.system.gpu.host_step_us : 0;
-    double slowest = static_cast<double>(split_.last) * layer_us + out.head_us;
-    if (pipeline_parallel_ > 1) {
-      slowest = std::max(slowest, static_cast<double>(split_.others) * layer_us + step.embedding_us());
-      for (std::int32_t stage = 0; stage < pipeline_parallel_; ++stage) {
-        out.pipeline_hops_us += step.hop_us(leaves_node(stage), stage + 1 == pipeline_parallel_);
-      }
-    } else {
-      slowest = out.total();
-    }
-    out.pipeline_wait_us = std::max(0.0, micro_batches * slowest - out.total());
+    const Passage way = passage(rows);
+    GpuParts out = way.parts;
+    out.pipeline_wait_us = std::max(0.0, micro_batches * way.slowest_stage_us - out.total());
     return out;
   }
 
   /// Share of the time in which the slowest stage works.
-  [[nodiscard]] double busy(std::int32_t rows, std::int32_t micro_batches, double tpot_us) const {
-    if (pipeline_parallel_ == 1) {
-      return 1;
-    }
-    const StepModel step(request_, shard_, tensor_parallel_, rows);
-    const double layer_us = step.layer().total();
-    const double slowest = std::max(static_cast<double>(split_.last) * layer_us + step.head_us(),
-                                    static_cast<double>(split_.others) * layer_us + step.embedding_us());
-    return std::min(1.0, micro_batches * slowest / tpot_us);
+  [[nodiscard]] double busy(std::int32_t rows, std::int32_t micro_batches) const {
+    const Passage way = passage(rows);
+    return std::min(1.0, micro_batches * way.slowest_stage_us / way.parts.total());
+  }
+
+  /// The fewest micro-batches under way that keep the slowest stage at work all the time.
+  [[nodiscard]] std::int32_t filling(std::int32_t rows) const {
+    const Passage way = passage(rows);
+    return std::min(pipeline_parallel_, static_cast<std::int32_t>(std::ceil(way.parts.total() / way.slowest_stage_us)));
   }
 
   [[nodiscard]] double tokens_per_second(std::int64_t rows, std::int32_t micro_batches) const {
@@ -357,7 +339,7 @@ class Instance {
     out.tokens_per_second_per_user = kMicroseconds / out.tpot_us;
     out.users = std::int64_t{replicas} * out.partition.users();
     out.tokens_per_second = out.tokens_per_second_per_user * static_cast<double>(out.users);
-    out.pipeline_busy = busy(rows, micro_batches, out.tpot_us);
+    out.pipeline_busy = busy(rows, micro_batches);
     out.hbm_bytes_weights = memory_.weights;
     out.hbm_bytes_kv_per_user = memory_.kv_per_user;
     out.users_fit = replicas * memory_.users_fit;
@@ -370,6 +352,38 @@ class Instance {
   }
 
  private:
+  /// A token's way through stages that nobody else uses.
+  struct Passage {
+    GpuParts parts;
+    double slowest_stage_us = 0;
+  };
+
+  [[nodiscard]] Passage passage(std::int32_t rows) const {
+    const StepModel step(request_, shard_, tensor_parallel_, rows);
+    Passage out;
+    GpuParts& parts = out.parts;
+    parts = step.layer();
+    const double layer_us = parts.total();
+    const auto layers = static_cast<double>(request_.model.layers);
+    for (double* part : {&parts.weights_us, &parts.launch_us, &parts.attention_us, &parts.all_reduce_us}) {
+      *part *= layers;
+    }
+    parts.all_reduce_us += step.embedding_us();
+    parts.head_us = step.head_us();
+    parts.host_us =
+        request_.counts_host_step && request_.tier != GpuTier::kRoofline ? request_.system.gpu.host_step_us : 0;
+    if (pipeline_parallel_ == 1) {
+      out.slowest_stage_us = parts.total();
+      return out;
+    }
+    out.slowest_stage_us = std::max(static_cast<double>(split_.last) * layer_us + parts.head_us,
+                                    static_cast<double>(split_.others) * layer_us + step.embedding_us());
+    for (std::int32_t stage = 0; stage < pipeline_parallel_; ++stage) {
+      parts.pipeline_hops_us += step.hop_us(leaves_node(stage), stage + 1 == pipeline_parallel_);
+    }
+    return out;
+  }
+
   /// Whether the next stage is on another node; the last stage's next is the first. Groups follow one another.
   [[nodiscard]] bool leaves_node(std::int32_t stage) const {
     const std::int32_t per_node = request_.system.fabric.gpus_per_node;
@@ -422,11 +436,20 @@ std::vector<Choice> choices(const GpuRequest& request, std::int32_t devices, dou
   for_each_instance(request, devices, [&](const Instance& instance, std::int32_t tensor_parallel, std::int32_t stages) {
     // Where memory holds fewer users than stages, some stages wait.
     const std::int64_t fit = instance.memory().users_fit;
-    const auto under_way = static_cast<std::int32_t>(std::min<std::int64_t>(stages, fit));
-    const std::int64_t rows = under_way == 0 ? 0 : instance.largest_step(fit / under_way, under_way, slo_us);
-    if (rows > 0) {
-      out.push_back({{tensor_parallel, stages, static_cast<std::int32_t>(rows), under_way},
-                     instance.tokens_per_second(rows, under_way)});
+    const auto try_with = [&](std::int32_t under_way) -> std::int32_t {
+      const auto rows =
+          under_way == 0 ? 0 : static_cast<std::int32_t>(instance.largest_step(fit / under_way, under_way, slo_us));
+      if (rows > 0) {
+        out.push_back({{tensor_parallel, stages, rows, under_way}, instance.tokens_per_second(rows, under_way)});
+      }
+      return rows;
+    };
+    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(stages, fit));
+    const std::int32_t rows = try_with(most);
+    // Where the slowest stage has no gap even with fewer micro-batches under way, those may be larger.
+    const std::int32_t filling = instance.filling(std::max(rows, 1));
+    for (std::int32_t under_way = std::max(1, filling - 1); under_way <= filling && under_way < most; ++under_way) {
+      static_cast<void>(try_with(under_way));
     }
   });
   return out;
