@@ -221,6 +221,23 @@ template <typename Count, typename Stride>
   return out;
 }
 
+/// Text cut at spaces into lines that stand under each other behind a label.
+std::string wrapped(const std::string& text) {
+  constexpr std::size_t kLabel = 12;
+  constexpr std::size_t kWidth = 108;
+  std::string out;
+  std::size_t begin = 0;
+  while (text.size() - begin > kWidth) {
+    const std::size_t space = text.rfind(' ', begin + kWidth);
+    if (space == std::string::npos || space <= begin) {
+      break;
+    }
+    out += text.substr(begin, space - begin) + "\n" + std::string(kLabel, ' ');
+    begin = space + 1;
+  }
+  return out + text.substr(begin);
+}
+
 void print_header(const ClusterProgram& program, std::ostream& out) {
   const node::ChipSpec& chip = program.chip;
   out << "program     " << program.model << ", tp " << program.tensor_parallel << " x pp " << program.pipeline_parallel
@@ -237,7 +254,7 @@ void print_header(const ClusterProgram& program, std::ostream& out) {
         << program.plan.expert_slots << " slots\n";
   }
   out << "texts       " << program.texts.size() << " distinct\n"
-      << "inputs      " << program.inputs << "\n";
+      << "inputs      " << wrapped(program.inputs) << "\n";
 }
 
 void print_bindings(const ClusterProgram& program, const Selection& selection, std::ostream& out) {

@@ -119,7 +119,7 @@ node::Unit parse_unit(std::string_view word) {
     }
     known.emplace_back(fields::spelling(unit));
   }
-  throw node::InputError("found unit \"" + std::string(word) + "\"; expected one of the chip's" +
+  throw node::InputError("--unit: found " + std::string(word) + "; expected one of the chip's" +
                          node::known_values(word, known));
 }
 

@@ -103,7 +103,7 @@ TEST(Inspect, NamesAChipThatIsNotThere) {
     FAIL();
   } catch (const node::InputError& error) {
     EXPECT_STREQ(error.what(),
-                 "found unit \"mxn\"; expected one of the chip's; known: mem, mxm, vxm, sxm, c2c; did you mean mxm?");
+                 "--unit: found mxn; expected one of the chip's; known: mem, mxm, vxm, sxm, c2c; did you mean mxm?");
   }
 }
 
