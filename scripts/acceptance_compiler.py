@@ -59,7 +59,10 @@ class Acceptance:
 
     def call(self, *arguments, timeout=900, user=None):
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with subprocess.Popen([self.program, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL,
+            # Another user may not reach where the program was built (a home, /root): it gets a copy.
+            program = self.program if user is None else shutil.copy(self.program, "program_of_nobody")
+            program = os.path.abspath(program)
+            with subprocess.Popen([program, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL,
                                   user=user) as process:
                 deadline = time.monotonic() + timeout
                 pid, status, usage = 0, 0, None

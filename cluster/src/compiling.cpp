@@ -122,9 +122,11 @@ std::string writable_file(const std::string& file, const std::string& shown, con
   if (file.empty()) {
     throw InputError(shown + ": found nothing; expected the file to write, such as model" + suffix);
   }
+  // What is written is renamed over what was there: a device or a pipe would be gone.
   std::error_code error;
-  if (fs::is_directory(file, error)) {
-    throw InputError(shown + ": found " + file + ", a folder; expected a file's name");
+  if (const fs::file_status status = fs::status(file, error); fs::exists(status) && !fs::is_regular_file(status)) {
+    throw InputError(shown + ": found " + file + (fs::is_directory(status) ? ", a folder" : ", no regular file") +
+                     "; expected the name of a file to write");
   }
   const fs::path parent = fs::path(file).parent_path();
   require_writable_folder(parent.empty() ? fs::path(".") : parent, shown);

@@ -221,10 +221,42 @@ std::int64_t place_columns(const CompileRequest& request) {
   return make_path(request.compute, request.kv, request.chip).tile_columns;
 }
 
+/// What the lowering takes for granted of a chip, as fields of the preset: it lays rows over groups of four slices,
+/// stripes over eight of these, and numbers the ALUs of its chains.
+void check_chip(const node::ChipSpec& chip, std::vector<std::string>& faults) {
+  struct Limit {
+    const char* field;
+    std::int32_t found;
+    std::int32_t least;
+    bool is_exact;
+  };
+  for (const Limit& limit : {
+           Limit{"superlanes", chip.superlanes, 20, true},
+           Limit{"lanes_per_superlane", chip.lanes_per_superlane, 16, true},
+           Limit{"slices_per_hemisphere", chip.slices_per_hemisphere, 44, false},
+           Limit{"slices_per_position", chip.slices_per_position, 4, true},
+           Limit{"banks_per_slice", chip.banks_per_slice, 2, true},
+           Limit{"streams_per_direction", chip.streams_per_direction, 32, false},
+           Limit{"mxm_planes_per_hemisphere", chip.mxm_planes_per_hemisphere, 2, true},
+           Limit{"mxm_rows", chip.mxm_rows, 320, true},
+           Limit{"mxm_columns", chip.mxm_columns, 320, true},
+           Limit{"mxm_install_columns_per_cycle", chip.mxm_install_columns_per_cycle, 16, true},
+           Limit{"vxm_alus", chip.vxm_alus, 16, false},
+           Limit{"sxm_streams_per_cycle", chip.sxm_streams_per_cycle, 16, false},
+       }) {
+    if (limit.is_exact ? limit.found != limit.least : limit.found < limit.least) {
+      faults.push_back("chip." + std::string(limit.field) + ": found " + std::to_string(limit.found) + "; expected " +
+                       (limit.is_exact ? "" : "at least ") + std::to_string(limit.least) +
+                       ", for which programs can be made");
+    }
+  }
+}
+
 /// Everything about the request that no program exists for, at once.
 void check_request(const CompileRequest& request) {
   check_model(request.model, "model.");
   std::vector<std::string> faults;
+  check_chip(request.chip, faults);
   const auto complain = [&](bool is_fault, const std::string& what) {
     if (is_fault) {
       faults.push_back(what);
@@ -250,6 +282,13 @@ void check_request(const CompileRequest& request) {
   complain(request.context < 1 || request.context > request.model.max_position,
            "context: found " + std::to_string(request.context) + "; expected 1 to the model's " +
                std::to_string(request.model.max_position) + " positions");
+  const Scratch scratch = scratch_of(request, {.first_block = 0, .blocks = 1});
+  complain(
+      request.context <= request.model.max_position && scratch.rows + request.context > request.chip.vectors_per_slice,
+      "context: found " + std::to_string(request.context) + "; expected at most " +
+          std::to_string(std::max(0, request.chip.vectors_per_slice - scratch.rows)) +
+          ": the rotary table keeps a row a position in one slice, beside " + std::to_string(scratch.rows) +
+          " of scratch");
   complain(request.users && *request.users < 1,
            "users: found " + std::to_string(request.users.value_or(0)) + "; expected at least 1");
   complain(request.chips < 0 || request.chips > interconnect::kChipsMost,
@@ -724,6 +763,11 @@ Compiled compile_for(const CompileRequest& given, const Progress& progress) {
     } catch (const node::InputError&) {
       if (i + 1 == std::min(partitions.size(), kTries)) {
         throw;
+      }
+    } catch (const NoSchedule& none) {
+      if (i + 1 == std::min(partitions.size(), kTries)) {
+        throw node::InputError(request.model.name + ": found no schedule on this chip, not even for one token alone (" +
+                               none.what() + "); expected a chip with more of it");
       }
     }
   }

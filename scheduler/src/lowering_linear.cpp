@@ -273,7 +273,10 @@ void Lowering::wait_for_accumulators(Template& shape, std::int32_t count, std::i
       cause = last;
     }
   }
-  LPU_CHECK(soonest < kForever, "accumulators of sums that nobody drains");
+  if (soonest >= kForever) {
+    throw NoSchedule("more sums at a time than accumulators, " +
+                     std::to_string(builder_.chip().mxm_accumulators_per_plane) + " vectors a plane");
+  }
   if (soonest - first_compute > builder_.ready_time(shape)) {
     shape.not_before = soonest - first_compute;
     shape.after = cause;

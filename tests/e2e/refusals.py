@@ -176,7 +176,7 @@ refused(["compile", "--model", "llama-3-8b"],
 refused(["compile", "--model", "llama-3-8b", "-o", "absent/x.lpuprog"],
         "-o: found no absent; expected an existing folder")
 os.mkdir("folder")
-refused(["compile", "--model", "llama-3-8b", "-o", "folder"], "-o: found folder, a folder; expected a file's name")
+refused(["compile", "--model", "llama-3-8b", "-o", "folder"], "-o: found folder, a folder; expected the name of a file to write")
 refused(MODEL + ["--output-dir", "absent"], "--output-dir: found no absent; expected an existing folder")
 refused(MODEL + ["--output-dir", "chip.json"],
         "--output-dir: found no folder at chip.json; expected an existing folder")
