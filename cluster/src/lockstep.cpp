@@ -10,8 +10,10 @@
 #include <spdlog/spdlog.h>
 
 #include "dealing.hpp"
+#include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
 #include "lpu/node/floating_point.hpp"
+#include "lpu/scheduler/model_preset.hpp"
 #include "lpu/scheduler/numeric_binding.hpp"
 #include "lpu/scheduler/program_file.hpp"
 #include "measure.hpp"
@@ -121,6 +123,16 @@ void run_numeric_plane(const Place& place,
   part.answers.wall_s = seconds;
 }
 
+std::uint64_t digest_of(const scheduler::Checkpoint& checkpoint) {
+  std::string text = std::to_string(checkpoint.weight_bytes().count());
+  for (const scheduler::ModelField& field : scheduler::model_fields()) {
+    if (scheduler::is_used(checkpoint.model(), field.name)) {
+      text += " " + scheduler::model_field_text(checkpoint.model(), field.name);
+    }
+  }
+  return node::digest_text(text);
+}
+
 /// What every rank does, the first one included.
 Part take_part(const Place& place, const RunOptions& options, const GenerateOptions* generation) {
   interconnect::RankExchange& exchange = place.group.exchange();
@@ -136,7 +148,12 @@ Part take_part(const Place& place, const RunOptions& options, const GenerateOpti
     run_timing_plane(place, options, part);
   } else {
     node::set_arithmetic_mode();
-    const auto checkpoint = scheduler::Checkpoint::open(place.order.numbers->checkpoint);
+    const NumericOrder& numbers = *place.order.numbers;
+    const auto checkpoint = scheduler::Checkpoint::open(numbers.checkpoint);
+    if (digest_of(checkpoint) != numbers.digest) {
+      throw node::InputError(numbers.checkpoint + ": found another checkpoint on the host of rank " +
+                             std::to_string(place.group.rank()) + "; expected that of rank 0 at the same path");
+    }
     scheduler::refuse_non_finite(place.program, checkpoint);
     run_timing_plane(place, options, part);
     if (part.signal == 0) {
@@ -257,6 +274,7 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   std::optional<GenerateOptions> generation = generation_of(order);
   if (settings.numbers) {
     order.pairs = with_numbers(std::move(order.pairs), program, dealing);
+    order.numbers->digest = digest_of(scheduler::Checkpoint::open(order.numbers->checkpoint));
     generation->progress = settings.numbers->options.progress;
   }
   group.begin();

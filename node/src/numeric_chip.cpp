@@ -123,7 +123,7 @@ class NumericChip::Machine {
         model_(model),
         kernels_(kernels),
         port_(port),
-        streams_(static_cast<std::size_t>(4 * chip.streams_per_direction) * kRing),
+        streams_(static_cast<std::size_t>(4 * chip.streams_per_direction)),
         wire_(static_cast<std::size_t>(chip.vector_bytes)) {}
 
   void begin(std::int64_t k, std::int32_t token);
@@ -212,8 +212,8 @@ class NumericChip::Machine {
   NumericModel& model_;
   const NumericKernels& kernels_;
   PayloadPort& port_;
-  std::vector<Standing> streams_;
-  std::vector<std::byte> wire_;  ///< the vector being sent or taken
+  std::vector<std::vector<Standing>> streams_;  ///< per stream: by diagonal; empty until something stands there
+  std::vector<std::byte> wire_;                 ///< the vector being sent or taken
   std::uint64_t fold_ = 0;
   NumericTimes times_;
   std::unordered_map<Place, Cell> memory_;
@@ -324,7 +324,9 @@ NumericChip::Machine::Standing& NumericChip::Machine::place_on(const StreamOpera
   *diagonal = is_outward ? cycle - position : cycle + position;
   const std::int64_t lane =
       (static_cast<std::int64_t>(operand.hemisphere) * 2 + (is_outward ? 0 : 1)) * chip_.streams_per_direction + stream;
-  return streams_[static_cast<std::size_t>(lane * kRing + ((*diagonal % kRing) + kRing) % kRing)];
+  std::vector<Standing>& ring = streams_[static_cast<std::size_t>(lane)];
+  ring.resize(kRing);
+  return ring[static_cast<std::size_t>(((*diagonal % kRing) + kRing) % kRing)];
 }
 
 bool NumericChip::Machine::take(const StreamOperand& operand,

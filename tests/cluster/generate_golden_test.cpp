@@ -112,6 +112,7 @@ TEST(Generate, AFlippedBitOnAWireChangesResultAndExecution) {
     if (++vectors == 4) {  // the first value's highest byte
       v[5] ^= std::byte{1};
     }
+    return true;
   });
   EXPECT_EQ(flipped.vectors_moved, plain.vectors_moved);
   EXPECT_NE(flipped.result_digest, plain.result_digest);
