@@ -118,7 +118,10 @@ void run_numeric_plane(const Place& place,
   part.signal = execute(runner, run_options, &place.group, &times);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   part.outcome.numbers = runner.outcome(times, seconds);
-  part.outcome.memory_bytes = std::max(part.outcome.memory_bytes, memory_bytes());
+  const std::int64_t memory = memory_bytes();
+  place.console.log().debug(
+      "memory: {} bytes in the timing plane, {} in the numeric plane", part.outcome.memory_bytes, memory);
+  part.outcome.memory_bytes = std::max(part.outcome.memory_bytes, memory);
   part.answers = runner.answers().result();
   part.answers.wall_s = seconds;
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 
 #include "checked_text.hpp"
@@ -15,15 +16,23 @@
 namespace lpu::node {
 
 struct NumericText::Tables {
-  /// A row of a static tensor.
+  /// A row of a static tensor, and where it lies.
   struct StaticRow {
-    std::uint16_t tensor = 0;
+    Place place = 0;
     std::int32_t row = 0;
+    std::uint16_t tensor = 0;
   };
   const ChipProgram* text = nullptr;
   std::vector<InstanceEvent> events;  ///< of bursts that no register moves from slice to slice
   std::vector<std::int32_t> moving;   ///< the others
-  std::unordered_map<Place, StaticRow> statics;
+  std::vector<StaticRow> statics;     ///< by place, each once
+
+  /// @return nullptr: no static row lies there
+  [[nodiscard]] const StaticRow* find_static(Place place) const {
+    const auto found = std::lower_bound(
+        statics.begin(), statics.end(), place, [](const StaticRow& row, Place wanted) { return row.place < wanted; });
+    return found != statics.end() && found->place == place ? &*found : nullptr;
+  }
 };
 
 namespace {
@@ -75,7 +84,7 @@ void find_statics(NumericText::Tables& tables, const ChipSpec& chip, std::int32_
             const std::int64_t address = affine(made.address, made.address_stride, at) + moved.address;
             const auto row = static_cast<std::int32_t>(affine(made.row, made.row_stride, at)) + moved.row;
             if (is_in_sram(slice, address, chip) && row < tensor.rows) {
-              tables.statics[make_place(made.hemisphere, slice, address, chip)] = {made.tensor, row};
+              tables.statics.push_back({make_place(made.hemisphere, slice, address, chip), row, made.tensor});
             }
           }
         }
@@ -100,7 +109,16 @@ NumericText::NumericText(const ChipProgram& text, const ChipSpec& chip, const It
     }
   }
   std::sort(tables_->events.begin(), tables_->events.end(), is_before);
+  tables_->events.shrink_to_fit();
   find_statics(*tables_, chip, plan.context);
+  auto& statics = tables_->statics;
+  std::sort(statics.begin(), statics.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.place, a.tensor, a.row) < std::tie(b.place, b.tensor, b.row);
+  });
+  statics.erase(
+      std::unique(statics.begin(), statics.end(), [](const auto& a, const auto& b) { return a.place == b.place; }),
+      statics.end());
+  statics.shrink_to_fit();
 }
 NumericText::~NumericText() = default;
 NumericText::NumericText(NumericText&&) noexcept = default;
@@ -496,8 +514,8 @@ void NumericChip::Machine::access(const Instruction& in, const LoopIndex& at) {
     write(in, place, cells.front());
     return;
   }
-  if (const auto fixed = tables_.statics.find(place); fixed != tables_.statics.end()) {
-    cells.front() = model_.static_row(fixed->second.tensor, fixed->second.row);
+  if (const auto* fixed = tables_.find_static(place); fixed != nullptr) {
+    cells.front() = model_.static_row(fixed->tensor, fixed->row);
   } else if (const auto made = memory_.find(place); made != memory_.end()) {
     cells.front() = made->second;
   }
