@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <string>
@@ -176,6 +177,11 @@ class NumericChip::Machine {
     std::array<std::vector<ValuePtr>, 4> inputs;
     ValuePtr sum;
   };
+  /// A value of the cache that got one more position; what it was made of lives as long as its address is a key.
+  struct Appended {
+    ValuePtr before;
+    ValuePtr value;
+  };
   using Pool = std::unordered_map<std::int32_t, float>;
 
   bool advance();
@@ -186,7 +192,8 @@ class NumericChip::Machine {
   void encode_again(const Cell& row);
   void write(const Instruction& in, Place place, const Cell& cell);
   void choose(std::int32_t layer_slot, const Cell& row);
-  [[nodiscard]] Cell masked(const Instruction& in, const Cell& before, const Cell& cell) const;
+  [[nodiscard]] Cell masked(const Instruction& in, const Cell& before, const Cell& cell);
+  [[nodiscard]] LanesPtr lanes_with(const LanesPtr& before, std::int32_t positions, std::int32_t position);
   void install(const Instruction& in, const LoopIndex& at);
   void compute(const Instruction& in, const LoopIndex& at);
   void drain(const Instruction& in, const LoopIndex& at);
@@ -240,6 +247,10 @@ class NumericChip::Machine {
   std::map<std::pair<std::int32_t, std::uint16_t>, Pool> pools_;     ///< per (hemisphere, tensor that enters the SXM)
   std::map<std::int32_t, std::vector<std::int32_t>> experts_;        ///< per layer slot
   std::map<std::int32_t, std::array<Cell, kRowsOfAValue>> routing_;  ///< per layer slot: the answer's rows so far
+  /// Of this iteration, by what decides it: the value before, the element, the bits of its number.
+  std::map<std::tuple<const NumericValue*, std::int32_t, std::uint32_t>, Appended> appended_;
+  /// Likewise lanes, by those before and the positions of a tile: those before, and the longer ones.
+  std::map<std::pair<const Lanes*, std::int32_t>, std::pair<LanesPtr, LanesPtr>> lengthened_;
   std::vector<InstanceEvent> moved_;  ///< instances of this iteration whose slices a register gives
   std::size_t next_ = 0;              ///< of the text's own instances
   std::size_t next_moved_ = 0;
@@ -298,6 +309,8 @@ bool NumericChip::Machine::run() {
                        static_cast<std::uint64_t>(now_->instruction) << 32U | static_cast<std::uint32_t>(now_->cycle));
     now_ = nullptr;
   }
+  appended_.clear();
+  lengthened_.clear();
   return true;
 }
 
@@ -557,25 +570,42 @@ void NumericChip::Machine::choose(std::int32_t layer_slot, const Cell& row) {
   experts_[layer_slot] = std::move(experts);
 }
 
-Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, const Cell& cell) const {
+/// A tile of positions, with the element of this one in its lane. The four rows of an element hold one value.
+Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, const Cell& cell) {
   const AppendMap& map = text_.registers[in.base_register].append;
   if (map.positions_per_tile == 0) {
     fail("a masked write without a position");
   }
-  const std::int32_t position = plan_.position(iteration_);
-  const auto lane = static_cast<std::size_t>(position % map.positions_per_tile);
-  auto value = std::make_shared<NumericValue>();
-  auto lanes = std::make_shared<Lanes>(static_cast<std::size_t>(map.positions_per_tile), -1);
-  value->numbers.resize(lanes->size());
-  if (before.value && before.value->lanes && before.value->lanes->size() == lanes->size()) {
-    *lanes = *before.value->lanes;
-    value->numbers = before.value->numbers;
+  const float number = cell.value->numbers.front();
+  Appended& made = appended_[{before.value.get(), cell.value->label, std::bit_cast<std::uint32_t>(number)}];
+  if (!made.value) {
+    const std::int32_t position = plan_.position(iteration_);
+    const auto lane = static_cast<std::size_t>(position % map.positions_per_tile);
+    auto value = std::make_shared<NumericValue>();
+    value->lanes = lanes_with(before.value ? before.value->lanes : nullptr, map.positions_per_tile, position);
+    value->numbers.resize(value->lanes->size());
+    if (before.value && before.value->numbers.size() == value->numbers.size()) {
+      value->numbers = before.value->numbers;
+    }
+    value->numbers[lane] = number;
+    value->label = cell.value->label;
+    made = {before.value, std::move(value)};
   }
-  (*lanes)[lane] = position;
-  value->numbers[lane] = cell.value->numbers.front();
-  value->label = cell.value->label;
-  value->lanes = std::move(lanes);
-  return {value, cell.part};
+  return {made.value, cell.part};
+}
+
+/// The lanes of a tile of positions, with one more: the same for all elements.
+LanesPtr NumericChip::Machine::lanes_with(const LanesPtr& before, std::int32_t positions, std::int32_t position) {
+  auto& [kept, made] = lengthened_[{before.get(), positions}];
+  if (!made) {
+    const bool goes_on = before && before->size() == static_cast<std::size_t>(positions);
+    auto lanes =
+        goes_on ? std::make_shared<Lanes>(*before) : std::make_shared<Lanes>(static_cast<std::size_t>(positions), -1);
+    (*lanes)[static_cast<std::size_t>(position % positions)] = position;
+    kept = before;
+    made = std::move(lanes);
+  }
+  return made;
 }
 
 void NumericChip::Machine::install(const Instruction& in, const LoopIndex& at) {
