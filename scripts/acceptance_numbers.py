@@ -31,9 +31,10 @@ def told(row, holds):
 
 
 def generate(model, case, chips, ranks, target, new_tokens):
-    """The result; text of an error else."""
+    """The result; text of an error else. No ranks: without a launcher."""
+    launcher = ["mpirun", "-np", str(ranks)] if ranks > 0 else []
     done = subprocess.run(
-        ["mpirun", "-np", str(ranks), program, "generate", "--checkpoint", model, "--prompt", case["prompt"], "--max-new-tokens",
+        [*launcher, program, "generate", "--checkpoint", model, "--prompt", case["prompt"], "--max-new-tokens",
          str(new_tokens), "--chips", str(chips), "--context", "128", "--simd", target, "--json", "--logits", "--quiet"],
         capture_output=True, text=True, timeout=600, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
     return json.loads(done.stdout) if done.returncode == 0 else f"exit code {done.returncode}: {done.stderr.strip()}"
@@ -78,25 +79,25 @@ def whole_text(model, case):
 
 
 def memory_and_speed(model, case):
-    """Longer runs. Memory is judged where a rank has a chip; where it has many, how much more each takes is told."""
+    """Longer runs. Memory is judged where a process has one chip; where it has many, or MPI is all there is beside it, it is told."""
     one_rank = None
-    for chips, ranks in ((1, 1), (8, 8), (64, 1), (64, 2), (64, 64)):
+    for chips, ranks in ((1, 0), (1, 1), (8, 8), (64, 1), (64, 2), (64, 64)):
         out = generate(model, case, chips, ranks, "auto", 32)
         if isinstance(out, str):
             told(f"{model}: memory and speed of {chips} chips on {ranks} ranks: {out}", False)
             continue
         held = out["weight_bytes"] + out["kv_bytes"]
-        limit = 1.15 * held + 20e6 * ranks
-        row = (f"{model}: {chips} chips on {ranks} ranks: {out['memory_bytes'] / 1e6:.1f} MB in all, weights and KV "
+        limit = 1.15 * held + 20e6 * out["ranks"]
+        row = (f"{model}: {chips} chips on {ranks or 'no'} ranks: {out['memory_bytes'] / 1e6:.1f} MB in all, weights and KV "
                f"{held / 1e6:.1f} MB, limit {limit / 1e6:.1f} MB")
-        if chips == ranks:
+        if chips == out["ranks"] and ranks != 1:
             told(row, 0 < out["memory_bytes"] <= limit)
         else:
-            print(f"note {row}{' is exceeded' if out['memory_bytes'] > limit else ''}: {chips // ranks} chips a rank", flush=True)
+            print(f"note {row}{' is exceeded' if out['memory_bytes'] > limit else ''}: {chips // ranks} chip(s) a rank under mpirun", flush=True)
         speed = out["tokens_per_wall_s"]
         one_rank = speed if (chips, ranks) == (64, 1) else one_rank
         ratio = f", {speed / one_rank:.2f} x one rank" if one_rank else ""
-        print(f"     {model}: {chips} chips on {ranks} ranks: {speed:.1f} tokens/s{ratio}; {shares_text(out)}", flush=True)
+        print(f"     {model}: {chips} chips on {ranks or 'no'} ranks: {speed:.1f} tokens/s{ratio}; {shares_text(out)}", flush=True)
 
 
 for name in models:
