@@ -59,10 +59,7 @@ class Acceptance:
 
     def call(self, *arguments, timeout=900, user=None):
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            # Another user may not reach where the program was built (a home, /root): it gets a copy.
-            program = self.program if user is None else shutil.copy(self.program, "program_of_nobody")
-            program = os.path.abspath(program)
-            with subprocess.Popen([program, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL,
+            with subprocess.Popen([self.program, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL,
                                   user=user) as process:
                 deadline = time.monotonic() + timeout
                 pid, status, usage = 0, 0, None
@@ -504,11 +501,15 @@ def folders(a):
     os.chmod("closed", 0o555)
     os.chmod(".", 0o755)
     user = NOBODY if os.geteuid() == 0 else None  # root may write everywhere
+    if user is not None:  # who may not reach where the program was built (a home, /root): here is a copy
+        built, a.program = a.program, os.path.abspath(shutil.copy(a.program, "program_of_nobody"))
     for arguments in (["compile", "--model", "llama-3-8b", "-o", "closed/x.lpuprog"],
                       ["plan", "--model", "llama-3-8b", "--output-dir", "closed"],
                       ["compile", "--model", "llama-3-8b", "-o", "absent/x.lpuprog"]):
         a.refused(f"folders {arguments[0]} {arguments[-1]}", "a folder that cannot be written: exit 2, one line",
                   arguments, user=user)
+    if user is not None:
+        a.program = built
 
 
 # ---- what ctest holds

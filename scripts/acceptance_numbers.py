@@ -1,5 +1,8 @@
 #!/usr/bin/python3
-"""The full product of models, clusters and SIMD targets; one line a run, exit code 1 where one misses."""
+"""The full product of models, chips, ranks and SIMD targets; then memory and speed. One line a run, exit code 1 where one misses.
+
+acceptance_numbers.py PROGRAM [MODEL ...]
+"""
 import json
 import os
 import subprocess
@@ -7,9 +10,17 @@ import sys
 
 MODELS = ("shakespeare-llama-4m", "shakespeare-mixtral-5m")
 CHIPS = (1, 2, 3, 5, 8, 16, 64)
+RANKS = (1, 2, 3, 7, 64)
 TARGETS = ("scalar", "ssse3", "sse4", "avx2", "avx512")
+NEW_TOKENS = 3  # of the product; the golden file's 64 are generated once a model, on 1 chip and on 64
+ENVIRONMENT = {
+    **os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_orte_execute_quiet": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden")
 program = os.path.abspath(sys.argv[1])
+models = sys.argv[2:] or MODELS
 misses = 0
 
 
@@ -19,28 +30,80 @@ def told(row, holds):
     print(f"{'ok  ' if holds else 'MISS'} {row}", flush=True)
 
 
-for model in MODELS:
-    with open(os.path.join(GOLDEN, model + ".json")) as file:
-        case = json.load(file)["cases"][0]
-    digests = {}
+def generate(model, case, chips, ranks, target, new_tokens):
+    """The result; text of an error else. No ranks: without a launcher."""
+    launcher = ["mpirun", "-np", str(ranks)] if ranks > 0 else []
+    done = subprocess.run(
+        [*launcher, program, "generate", "--checkpoint", model, "--prompt", case["prompt"], "--max-new-tokens",
+         str(new_tokens), "--chips", str(chips), "--context", "128", "--simd", target, "--json", "--logits", "--quiet"],
+        capture_output=True, text=True, timeout=600, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+    return json.loads(done.stdout) if done.returncode == 0 else f"exit code {done.returncode}: {done.stderr.strip()}"
+
+
+def error_of(out, case):
+    return max(abs(a - b) for a, b in zip(out["logits_after_prompt"], case["logits_after_prompt"]))
+
+
+def shares_text(out):
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in out["time_share"].items())
+
+
+def product(model, case):
+    """Every cluster on every number of ranks with every instruction set: one result."""
+    results, executions = {}, {}
     for chips in CHIPS:
         for target in TARGETS:
-            result = subprocess.run(
-                [program, "generate", "--checkpoint", model, "--prompt", case["prompt"], "--max-new-tokens", "64", "--chips",
-                 str(chips), "--context", "128", "--simd", target, "--json", "--logits", "--quiet"],
-                capture_output=True, text=True, timeout=600)
-            row = f"{model:24} {chips:3} chips {target:7}"
-            if result.returncode == 2 and f"this CPU has no {target}" in result.stderr:
-                print(f"n/a  {row} this CPU has no {target}")
-                continue
-            if result.returncode != 0:
-                told(f"{row} exit code {result.returncode}: {result.stderr.strip()}", False)
-                continue
-            out = json.loads(result.stdout)
-            error = max(abs(a - b) for a, b in zip(out["logits_after_prompt"], case["logits_after_prompt"]))
-            digests.setdefault(out["result_digest"], row)
-            holds = out["new_ids"] == case["new_ids"] and error < 1e-4 and len(digests) == 1 and out["simd"] == target
-            told(f"{row} TP {out['tp']} x PP {out['pp']:2}  {out['result_digest']}  off by {error:.1e}  {out['wall_s']:5.1f} s",
-                 holds)
-    told(f"{model}: {len(digests)} result(s)", len(digests) == 1)
+            for ranks in RANKS:
+                row = f"{model:24} {chips:3} chips {ranks:3} ranks {target:7}"
+                out = generate(model, case, chips, ranks, target, NEW_TOKENS)
+                if isinstance(out, str):
+                    lacks = out.startswith("exit code 2: ") and f"this CPU has no {target}" in out
+                    told(f"{row} {'exit code 2: this CPU has none' if lacks else out}", lacks)
+                    continue
+                bits = json.dumps(out["logits_after_prompt"]) + out["result_digest"]
+                results.setdefault(bits, row)
+                executions.setdefault(chips, out["fingerprint"])
+                error = error_of(out, case)
+                holds = (out["new_ids"] == case["new_ids"][:NEW_TOKENS] and error < 1e-4 and len(results) == 1 and
+                         out["fingerprint"] == executions[chips] and (out["simd"], out["ranks"]) == (target, ranks))
+                told(f"{row} TP {out['tp']} x PP {out['pp']:2}  result {out['result_digest']}  execution {out['fingerprint']}  "
+                     f"off by {error:.1e}  {out['wall_s']:5.2f} s", holds)
+    told(f"{model}: {len(results)} result(s) of all combinations", len(results) == 1)
+
+
+def whole_text(model, case):
+    for chips, ranks in ((1, 1), (64, 2)):
+        out = generate(model, case, chips, ranks, "auto", len(case["new_ids"]))
+        holds = not isinstance(out, str) and out["new_ids"] == case["new_ids"]
+        told(f"{model}: {len(case['new_ids'])} greedy tokens on {chips} chips are those of transformers", holds)
+
+
+def memory_and_speed(model, case):
+    """Longer runs. Memory is judged where a process has one chip; where it has many, or MPI is all there is beside it, it is told."""
+    one_rank = None
+    for chips, ranks in ((1, 0), (1, 1), (8, 8), (64, 1), (64, 2), (64, 64)):
+        out = generate(model, case, chips, ranks, "auto", 32)
+        if isinstance(out, str):
+            told(f"{model}: memory and speed of {chips} chips on {ranks} ranks: {out}", False)
+            continue
+        held = out["weight_bytes"] + out["kv_bytes"]
+        limit = 1.15 * held + 20e6 * out["ranks"]
+        row = (f"{model}: {chips} chips on {ranks or 'no'} ranks: {out['memory_bytes'] / 1e6:.1f} MB in all, weights and KV "
+               f"{held / 1e6:.1f} MB, limit {limit / 1e6:.1f} MB")
+        if chips == out["ranks"] and ranks != 1:
+            told(row, 0 < out["memory_bytes"] <= limit)
+        else:
+            print(f"note {row}{' is exceeded' if out['memory_bytes'] > limit else ''}: {chips // ranks} chip(s) a rank under mpirun", flush=True)
+        speed = out["tokens_per_wall_s"]
+        one_rank = speed if (chips, ranks) == (64, 1) else one_rank
+        ratio = f", {speed / one_rank:.2f} x one rank" if one_rank else ""
+        print(f"     {model}: {chips} chips on {ranks or 'no'} ranks: {speed:.1f} tokens/s{ratio}; {shares_text(out)}", flush=True)
+
+
+for name in models:
+    with open(os.path.join(GOLDEN, name + ".json"), encoding="utf-8") as file:
+        golden = json.load(file)["cases"][0]
+    product(name, golden)
+    whole_text(name, golden)
+    memory_and_speed(name, golden)
 sys.exit(1 if misses else 0)

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -7,6 +8,7 @@
 #include <limits>
 #include <malloc.h>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <boost/json.hpp>
@@ -58,8 +60,17 @@ double number(const CommandLine& line, const std::string& flag, double minimum, 
 
 /// A recorded generation stands for its flags.
 CommandLine with_recorded_generation(const CommandLine& typed) {
-  if (typed.has("config") && typed.has("program")) {
-    throw InputError("--config: found beside --program; expected one of them (the program holds the rest)");
+  constexpr std::array<std::string_view, 11> kCompiling = {
+      "system", "chip", "chips", "tp", "pp", "context", "compute", "kv", "experts", "objective", "config"};
+  for (const std::string_view flag : kCompiling) {
+    if (typed.has("program") && typed.has(std::string(flag))) {
+      throw InputError("--" + std::string(flag) +
+                       ": found beside --program; expected one of them (the program holds the rest)");
+    }
+  }
+  if (typed.has("program") && !typed.settings.empty()) {
+    throw InputError("--set: found " + typed.settings.front() +
+                     " beside --program; expected one of them (numbers are computed by the chip it was compiled for)");
   }
   CommandLine line = with_recorded_flags(typed);
   if (typed.has("prompt")) {

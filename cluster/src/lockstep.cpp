@@ -10,8 +10,10 @@
 #include <spdlog/spdlog.h>
 
 #include "dealing.hpp"
+#include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
 #include "lpu/node/floating_point.hpp"
+#include "lpu/scheduler/model_preset.hpp"
 #include "lpu/scheduler/numeric_binding.hpp"
 #include "lpu/scheduler/program_file.hpp"
 #include "measure.hpp"
@@ -116,9 +118,22 @@ void run_numeric_plane(const Place& place,
   part.signal = execute(runner, run_options, &place.group, &times);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   part.outcome.numbers = runner.outcome(times, seconds);
-  part.outcome.memory_bytes = std::max(part.outcome.memory_bytes, memory_bytes());
+  const std::int64_t memory = memory_bytes();
+  place.console.log().debug(
+      "memory: {} bytes in the timing plane, {} in the numeric plane", part.outcome.memory_bytes, memory);
+  part.outcome.memory_bytes = std::max(part.outcome.memory_bytes, memory);
   part.answers = runner.answers().result();
   part.answers.wall_s = seconds;
+}
+
+std::uint64_t digest_of(const scheduler::Checkpoint& checkpoint) {
+  std::string text = std::to_string(checkpoint.weight_bytes().count());
+  for (const scheduler::ModelField& field : scheduler::model_fields()) {
+    if (scheduler::is_used(checkpoint.model(), field.name)) {
+      text += " " + scheduler::model_field_text(checkpoint.model(), field.name);
+    }
+  }
+  return node::digest_text(text);
 }
 
 /// What every rank does, the first one included.
@@ -136,7 +151,12 @@ Part take_part(const Place& place, const RunOptions& options, const GenerateOpti
     run_timing_plane(place, options, part);
   } else {
     node::set_arithmetic_mode();
-    const auto checkpoint = scheduler::Checkpoint::open(place.order.numbers->checkpoint);
+    const NumericOrder& numbers = *place.order.numbers;
+    const auto checkpoint = scheduler::Checkpoint::open(numbers.checkpoint);
+    if (digest_of(checkpoint) != numbers.digest) {
+      throw node::InputError(numbers.checkpoint + ": found another checkpoint on the host of rank " +
+                             std::to_string(place.group.rank()) + "; expected that of rank 0 at the same path");
+    }
     scheduler::refuse_non_finite(place.program, checkpoint);
     run_timing_plane(place, options, part);
     if (part.signal == 0) {
@@ -257,6 +277,7 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   std::optional<GenerateOptions> generation = generation_of(order);
   if (settings.numbers) {
     order.pairs = with_numbers(std::move(order.pairs), program, dealing);
+    order.numbers->digest = digest_of(scheduler::Checkpoint::open(order.numbers->checkpoint));
     generation->progress = settings.numbers->options.progress;
   }
   group.begin();

@@ -30,8 +30,9 @@ enum class ControlKind : std::uint8_t {
 
 /// The numeric plane behind the timing plane.
 struct NumericOrder {
-  std::string checkpoint;   ///< path, the same on each host
-  GenerateOptions options;  ///< but for its functions
+  std::string checkpoint;    ///< path, the same on each host
+  std::uint64_t digest = 0;  ///< of the model and the weights' bytes there, so that no host has another one
+  GenerateOptions options;   ///< but for its functions
 };
 
 /// All that a rank needs to take part.

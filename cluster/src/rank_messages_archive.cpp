@@ -64,7 +64,8 @@ void serialize(Archive& archive, Trace& trace) {
 }
 template <typename Archive>
 void serialize(Archive& archive, NumericOrder& order) {
-  archive(order.checkpoint, order.options.prompt, order.options.new_tokens, order.options.simd, order.options.sampling);
+  archive(order.checkpoint, order.digest);
+  archive(order.options.prompt, order.options.new_tokens, order.options.simd, order.options.sampling);
 }
 template <typename Archive>
 void serialize(Archive& archive, TimeUse& time) {

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 
 #include "checked_text.hpp"
@@ -15,15 +17,23 @@
 namespace lpu::node {
 
 struct NumericText::Tables {
-  /// A row of a static tensor.
+  /// A row of a static tensor, and where it lies.
   struct StaticRow {
-    std::uint16_t tensor = 0;
+    Place place = 0;
     std::int32_t row = 0;
+    std::uint16_t tensor = 0;
   };
   const ChipProgram* text = nullptr;
   std::vector<InstanceEvent> events;  ///< of bursts that no register moves from slice to slice
   std::vector<std::int32_t> moving;   ///< the others
-  std::unordered_map<Place, StaticRow> statics;
+  std::vector<StaticRow> statics;     ///< by place, each once
+
+  /// @return nullptr: no static row lies there
+  [[nodiscard]] const StaticRow* find_static(Place place) const {
+    const auto found = std::lower_bound(
+        statics.begin(), statics.end(), place, [](const StaticRow& row, Place wanted) { return row.place < wanted; });
+    return found != statics.end() && found->place == place ? &*found : nullptr;
+  }
 };
 
 namespace {
@@ -75,7 +85,7 @@ void find_statics(NumericText::Tables& tables, const ChipSpec& chip, std::int32_
             const std::int64_t address = affine(made.address, made.address_stride, at) + moved.address;
             const auto row = static_cast<std::int32_t>(affine(made.row, made.row_stride, at)) + moved.row;
             if (is_in_sram(slice, address, chip) && row < tensor.rows) {
-              tables.statics[make_place(made.hemisphere, slice, address, chip)] = {made.tensor, row};
+              tables.statics.push_back({make_place(made.hemisphere, slice, address, chip), row, made.tensor});
             }
           }
         }
@@ -100,7 +110,16 @@ NumericText::NumericText(const ChipProgram& text, const ChipSpec& chip, const It
     }
   }
   std::sort(tables_->events.begin(), tables_->events.end(), is_before);
+  tables_->events.shrink_to_fit();
   find_statics(*tables_, chip, plan.context);
+  auto& statics = tables_->statics;
+  std::sort(statics.begin(), statics.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.place, a.tensor, a.row) < std::tie(b.place, b.tensor, b.row);
+  });
+  statics.erase(
+      std::unique(statics.begin(), statics.end(), [](const auto& a, const auto& b) { return a.place == b.place; }),
+      statics.end());
+  statics.shrink_to_fit();
 }
 NumericText::~NumericText() = default;
 NumericText::NumericText(NumericText&&) noexcept = default;
@@ -123,7 +142,7 @@ class NumericChip::Machine {
         model_(model),
         kernels_(kernels),
         port_(port),
-        streams_(static_cast<std::size_t>(4 * chip.streams_per_direction) * kRing),
+        streams_(static_cast<std::size_t>(4 * chip.streams_per_direction)),
         wire_(static_cast<std::size_t>(chip.vector_bytes)) {}
 
   void begin(std::int64_t k, std::int32_t token);
@@ -158,6 +177,11 @@ class NumericChip::Machine {
     std::array<std::vector<ValuePtr>, 4> inputs;
     ValuePtr sum;
   };
+  /// A value of the cache that got one more position; what it was made of lives as long as its address is a key.
+  struct Appended {
+    ValuePtr before;
+    ValuePtr value;
+  };
   using Pool = std::unordered_map<std::int32_t, float>;
 
   bool advance();
@@ -168,7 +192,8 @@ class NumericChip::Machine {
   void encode_again(const Cell& row);
   void write(const Instruction& in, Place place, const Cell& cell);
   void choose(std::int32_t layer_slot, const Cell& row);
-  [[nodiscard]] Cell masked(const Instruction& in, const Cell& before, const Cell& cell) const;
+  [[nodiscard]] Cell masked(const Instruction& in, const Cell& before, const Cell& cell);
+  [[nodiscard]] LanesPtr lanes_with(const LanesPtr& before, std::int32_t positions, std::int32_t position);
   void install(const Instruction& in, const LoopIndex& at);
   void compute(const Instruction& in, const LoopIndex& at);
   void drain(const Instruction& in, const LoopIndex& at);
@@ -212,8 +237,8 @@ class NumericChip::Machine {
   NumericModel& model_;
   const NumericKernels& kernels_;
   PayloadPort& port_;
-  std::vector<Standing> streams_;
-  std::vector<std::byte> wire_;  ///< the vector being sent or taken
+  std::vector<std::vector<Standing>> streams_;  ///< per stream: by diagonal; empty until something stands there
+  std::vector<std::byte> wire_;                 ///< the vector being sent or taken
   std::uint64_t fold_ = 0;
   NumericTimes times_;
   std::unordered_map<Place, Cell> memory_;
@@ -222,6 +247,10 @@ class NumericChip::Machine {
   std::map<std::pair<std::int32_t, std::uint16_t>, Pool> pools_;     ///< per (hemisphere, tensor that enters the SXM)
   std::map<std::int32_t, std::vector<std::int32_t>> experts_;        ///< per layer slot
   std::map<std::int32_t, std::array<Cell, kRowsOfAValue>> routing_;  ///< per layer slot: the answer's rows so far
+  /// Of this iteration, by what decides it: the value before, the element, the bits of its number.
+  std::map<std::tuple<const NumericValue*, std::int32_t, std::uint32_t>, Appended> appended_;
+  /// Likewise lanes, by those before and the positions of a tile: those before, and the longer ones.
+  std::map<std::pair<const Lanes*, std::int32_t>, std::pair<LanesPtr, LanesPtr>> lengthened_;
   std::vector<InstanceEvent> moved_;  ///< instances of this iteration whose slices a register gives
   std::size_t next_ = 0;              ///< of the text's own instances
   std::size_t next_moved_ = 0;
@@ -280,6 +309,8 @@ bool NumericChip::Machine::run() {
                        static_cast<std::uint64_t>(now_->instruction) << 32U | static_cast<std::uint32_t>(now_->cycle));
     now_ = nullptr;
   }
+  appended_.clear();
+  lengthened_.clear();
   return true;
 }
 
@@ -324,7 +355,9 @@ NumericChip::Machine::Standing& NumericChip::Machine::place_on(const StreamOpera
   *diagonal = is_outward ? cycle - position : cycle + position;
   const std::int64_t lane =
       (static_cast<std::int64_t>(operand.hemisphere) * 2 + (is_outward ? 0 : 1)) * chip_.streams_per_direction + stream;
-  return streams_[static_cast<std::size_t>(lane * kRing + ((*diagonal % kRing) + kRing) % kRing)];
+  std::vector<Standing>& ring = streams_[static_cast<std::size_t>(lane)];
+  ring.resize(kRing);
+  return ring[static_cast<std::size_t>(((*diagonal % kRing) + kRing) % kRing)];
 }
 
 bool NumericChip::Machine::take(const StreamOperand& operand,
@@ -494,8 +527,8 @@ void NumericChip::Machine::access(const Instruction& in, const LoopIndex& at) {
     write(in, place, cells.front());
     return;
   }
-  if (const auto fixed = tables_.statics.find(place); fixed != tables_.statics.end()) {
-    cells.front() = model_.static_row(fixed->second.tensor, fixed->second.row);
+  if (const auto* fixed = tables_.find_static(place); fixed != nullptr) {
+    cells.front() = model_.static_row(fixed->tensor, fixed->row);
   } else if (const auto made = memory_.find(place); made != memory_.end()) {
     cells.front() = made->second;
   }
@@ -537,25 +570,42 @@ void NumericChip::Machine::choose(std::int32_t layer_slot, const Cell& row) {
   experts_[layer_slot] = std::move(experts);
 }
 
-Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, const Cell& cell) const {
+/// A tile of positions, with the element of this one in its lane. The four rows of an element hold one value.
+Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, const Cell& cell) {
   const AppendMap& map = text_.registers[in.base_register].append;
   if (map.positions_per_tile == 0) {
     fail("a masked write without a position");
   }
-  const std::int32_t position = plan_.position(iteration_);
-  const auto lane = static_cast<std::size_t>(position % map.positions_per_tile);
-  auto value = std::make_shared<NumericValue>();
-  auto lanes = std::make_shared<Lanes>(static_cast<std::size_t>(map.positions_per_tile), -1);
-  value->numbers.resize(lanes->size());
-  if (before.value && before.value->lanes && before.value->lanes->size() == lanes->size()) {
-    *lanes = *before.value->lanes;
-    value->numbers = before.value->numbers;
+  const float number = cell.value->numbers.front();
+  Appended& made = appended_[{before.value.get(), cell.value->label, std::bit_cast<std::uint32_t>(number)}];
+  if (!made.value) {
+    const std::int32_t position = plan_.position(iteration_);
+    const auto lane = static_cast<std::size_t>(position % map.positions_per_tile);
+    auto value = std::make_shared<NumericValue>();
+    value->lanes = lanes_with(before.value ? before.value->lanes : nullptr, map.positions_per_tile, position);
+    value->numbers.resize(value->lanes->size());
+    if (before.value && before.value->numbers.size() == value->numbers.size()) {
+      value->numbers = before.value->numbers;
+    }
+    value->numbers[lane] = number;
+    value->label = cell.value->label;
+    made = {before.value, std::move(value)};
   }
-  (*lanes)[lane] = position;
-  value->numbers[lane] = cell.value->numbers.front();
-  value->label = cell.value->label;
-  value->lanes = std::move(lanes);
-  return {value, cell.part};
+  return {made.value, cell.part};
+}
+
+/// The lanes of a tile of positions, with one more: the same for all elements.
+LanesPtr NumericChip::Machine::lanes_with(const LanesPtr& before, std::int32_t positions, std::int32_t position) {
+  auto& [kept, made] = lengthened_[{before.get(), positions}];
+  if (!made) {
+    const bool goes_on = before && before->size() == static_cast<std::size_t>(positions);
+    auto lanes =
+        goes_on ? std::make_shared<Lanes>(*before) : std::make_shared<Lanes>(static_cast<std::size_t>(positions), -1);
+    (*lanes)[static_cast<std::size_t>(position % positions)] = position;
+    kept = before;
+    made = std::move(lanes);
+  }
+  return made;
 }
 
 void NumericChip::Machine::install(const Instruction& in, const LoopIndex& at) {

@@ -86,6 +86,26 @@ TEST(Dealing, PairsAreThoseThatTheWiresJoinWithRoomForWhatTheySend) {
   EXPECT_TRUE(pair_loads(program, deal(program, 1), 4).empty());
 }
 
+TEST(Dealing, NumbersNeedMoreRoomAndTheWayToRankZeroAndBack) {
+  const scheduler::ClusterProgram program = ring(3, 2);
+  const Dealing dealing = deal(program, 6);
+  std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> before;
+  for (const interconnect::PairLoad& pair : pair_loads(program, dealing, 1)) {
+    before[{pair.from, pair.to}] = pair.bytes;
+  }
+  std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> found;
+  for (const interconnect::PairLoad& pair : with_numbers(pair_loads(program, dealing, 1), program, dealing)) {
+    found[{pair.from, pair.to}] = pair.bytes;
+  }
+  for (const auto& [pair, bytes] : before) {
+    EXPECT_GT(found[pair], bytes);
+  }
+  for (const std::int32_t rank : {1, 4, 5}) {  // the rest of the first stage, and the last
+    EXPECT_TRUE(found.contains({rank, 0})) << rank;
+    EXPECT_TRUE(found.contains({0, rank})) << rank;
+  }
+}
+
 TEST(RankLog, RanksAreNamedAsRanges) {
   EXPECT_EQ(rank_list({3}), "rank 3");
   EXPECT_EQ(rank_list({7, 2, 0, 1, 1}), "ranks 0-2, 7");

@@ -156,6 +156,8 @@ for arguments, line in ((["--prompt", "a", "--chips", "0"], "--chips: found 0; e
                         (["--prompt-ids", "256"], "--prompt-ids: found 256; expected 0 to 255"),
                         (["--prompt", "a", "--transport", "pigeon"], "--transport: found pigeon; expected .+"),
                         (["--prompt", "a", "--set", "model.layers=2"], "--set: found model.layers=2; expected .+"),
+                        (["--program", "m.lpuprog", "--prompt", "a", "--chips", "4"], "--chips: found beside --program; expected .+"),
+                        (["--program", "m.lpuprog", "--prompt", "a", "--set", "link.flight=218cycles"], "--set: found link.flight=.+"),
                         (["--program", "m.lpuprog", "--prompt", "a", "--max-new-tokens", "500"],
                          "--max-new-tokens: found 500 positions with the prompt; expected at most 128, the program's context")):
     code, stdout, stderr = end_of(3, *arguments)

@@ -9,7 +9,7 @@ with the reason, where namespaces are not permitted.
 import shutil
 import tempfile
 
-from ranks import RankChecks, os, subprocess, sys
+from ranks import MPIRUN, RankChecks, json, os, subprocess, sys
 
 INSIDE = "LPU_CLUSTER_TEST_HOST_A"
 HOSTS = {"lpu-host-a": "10.213.7.1", "lpu-host-b": "10.213.7.2"}
@@ -75,6 +75,8 @@ def main():
         run = ["--program", sys.argv[3], "--tokens", "4"]
         placements = ((int(sys.argv[4]), int(sys.argv[5])),)
     alone = checks.object("run", *run, "--json")
+    generate = ["--prompt", "To be", "--max-new-tokens", "3", "--chips", "8", "--context", "64"]
+    tokens = checks.object("generate", *generate, "--json")
     with tempfile.TemporaryDirectory(prefix="lpu_cluster_hosts_") as folder:
         other, agent = set_up(folder)
         try:
@@ -94,6 +96,12 @@ def main():
                                    ("transport", "shared memory, MPI between hosts")):
                     checks.check(f'"{key}": {value if isinstance(value, int) else chr(34) + value + chr(34)}' in result.stdout,
                                  f"{on_a} + {on_b} ranks: {key} is {value}")
+            command = [*MPIRUN, "-host", f"{a}:2,{b}:3", "-np", "5", checks.program, "generate", *generate, "--json"]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
+            checks.check(result.returncode == 0, f"generate on two hosts: exit code {result.returncode}: {result.stderr}")
+            told = json.loads(result.stdout) if result.returncode == 0 else {}
+            for key in ("new_ids", "result_digest", "fingerprint"):
+                checks.check(told.get(key) == tokens[key], f"generate on two hosts: {key}: {told.get(key)}, {tokens[key]}")
         finally:
             other.kill()
             other.wait()
