@@ -104,7 +104,8 @@ node::ExitCode plan_model(const CommandLine& line, const Console& console) {
   json::object object = compiled_object(line, configuration);
   std::string text;
   try {
-    const scheduler::Compiled compiled = compile_and_verify(request, console);
+    scheduler::Compiled compiled = compile_and_verify(request, console);
+    compiled.report.users_fit = scheduler::fitting_users(request, compiled);
     const std::int32_t smallest = scheduler::smallest_chips(request);
     add_plan(object, request, compiled, smallest);
     text = plan_text(configuration, compiled, smallest);
@@ -134,7 +135,8 @@ node::ExitCode compile_program(const CommandLine& line, const Console& console) 
   const std::string file = output_file(line, ".lpuprog");
   static_cast<void>(output_folder(line));
   const Configuration configuration = configure(line);
-  const scheduler::Compiled compiled = compile_and_verify(configuration.request, console);
+  scheduler::Compiled compiled = compile_and_verify(configuration.request, console);
+  compiled.report.users_fit = scheduler::fitting_users(configuration.request, compiled);
   scheduler::save_program(compiled.program, file);
   const auto size = static_cast<std::int64_t>(std::filesystem::file_size(file));
   const std::int32_t smallest = scheduler::smallest_chips(configuration.request);

@@ -123,8 +123,9 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows,
   const bool copies_later = path_.widens && load_ == Load::kLoaded;
   const node::ChipSpec& chip = builder_.chip();
   LinkTable& table = builder_.links();
+  const std::int64_t longest_wait = (chip.link_queue_vectors - 1) * chip.link_serialisation.count();
   std::string why = "the link's order";
-  for (std::int64_t wait = 0; wait <= (chip.link_queue_vectors - 1) * chip.link_serialisation.count(); ++wait) {
+  for (std::int64_t wait = 0; wait <= longest_wait; ++wait) {
     Template shape;
     shape.part = OperatorPart::kHop;
     shape.not_before = arrival + wait;
@@ -176,7 +177,9 @@ PlacementId Lowering::receive_row(const std::array<BufferId, 2>& rows,
       }
       return copies_later ? copy_across(rows, tensor_id, uses) : id;
     }
-    why = builder_.why_refused(shape, arrival + wait);
+    if (wait == longest_wait) {
+      why = builder_.why_refused(shape, arrival + wait);
+    }
   }
   throw NoSchedule("a hop's receive at cycle " + std::to_string(arrival) + ": " + why);
 }

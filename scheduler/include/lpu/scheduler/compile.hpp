@@ -81,7 +81,7 @@ struct PlanReport {
   std::int32_t chips_idle = 0;
   double balance = 1.0;  ///< mean stage / slowest stage, by busy cycles
   SramUse sram;
-  std::int32_t users_fit = 0;
+  std::int32_t users_fit = 0;  ///< by the model of the memory, for these tp and pp; fitting_users() builds it
   std::int32_t users_saturating = 0;  ///< micro_batch * ceil(token latency / II), before the fit is looked at
   std::int64_t ii_lower_bound = 0;
   std::int64_t latency_lower_bound = 0;
@@ -114,6 +114,11 @@ using Progress = std::function<void(double, const std::string&)>;
 /// named)
 /// @post verify() of the result finds nothing (callers run it all the same: it trusts nobody)
 [[nodiscard]] Compiled compile(const CompileRequest& request, const Progress& progress = {});
+
+/// Users whose KV fits beside the weights at a program's tp and pp: the most that a program was built for, to 2 %.
+///
+/// @param compiled  compile() of the request; its report's users_fit is where the search begins
+[[nodiscard]] std::int32_t fitting_users(const CompileRequest& request, const Compiled& compiled);
 
 /// Smallest number of chips that holds the model at the request's context, compute path and one micro-batch of users;
 /// 0 when none up to the largest system does.
