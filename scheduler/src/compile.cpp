@@ -279,22 +279,10 @@ std::optional<Partitioning> evaluate(const CompileRequest& request,
 /// Every partition that fits by the model, the cheapest first.
 std::vector<Partitioning> rank_partitions(const CompileRequest& request, const ComputePath& path) {
   std::vector<Partitioning> out;
-  for (const std::int32_t tp : {1, 2, 4, 8}) {
-    if ((request.tensor_parallel && *request.tensor_parallel != tp) || tp > request.chips) {
-      continue;
-    }
-    const std::int32_t nodes = request.chips / 8;
-    const std::int32_t groups = nodes * (8 / tp) + request.chips % 8 / tp;
-    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
-    for (std::int32_t pp = request.pipeline_parallel.value_or(1); pp <= request.pipeline_parallel.value_or(most);
-         ++pp) {
-      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0;
-      if (pp > most || !(request.pipeline_parallel || is_natural)) {
-        continue;
-      }
-      if (std::optional<Partitioning> found = evaluate(request, path, tp, pp)) {
-        out.push_back(std::move(*found));
-      }
+  for (const Degrees& degrees : possible_degrees(request)) {
+    if (std::optional<Partitioning> found =
+            evaluate(request, path, degrees.tensor_parallel, degrees.pipeline_parallel)) {
+      out.push_back(std::move(*found));
     }
   }
   std::stable_sort(
@@ -484,16 +472,12 @@ Compiled build(const CompileRequest& request,
   // The report: each figure off the schedule.
   PlanReport& report = out.report;
   report.chips_idle = request.chips - chosen.tensor_parallel * chosen.pipeline_parallel;
-  std::int64_t users_fit = std::numeric_limits<std::int32_t>::max();
+  const std::int32_t users_fit = users_that_fit(request, shard, path, chosen.stages);
   double busy_sum = 0;
   double busy_most = 0;
   for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
     const Stage& stage = chosen.stages[s];
     const StageMemory memory = stage_memory(request, shard, path, stage);
-    const std::int64_t capacity = stage_capacity(request, path, stage, memory.row_stripes);
-    if (memory.kv_stripes_per_user > 0) {
-      users_fit = std::min(users_fit, (capacity - memory.weight_stripes) / memory.kv_stripes_per_user);
-    }
     double busy = 0;
     for (std::int32_t i = 0; i < stage.blocks; ++i) {
       busy += static_cast<double>(block_cycles(request, shard, path, stage.block(i)));
@@ -541,7 +525,7 @@ Compiled build(const CompileRequest& request,
   report.latency_lower_bound = latency_lower_bound(request, shard, path, chosen.stages, hops, return_hops);
   report.ends_cycles = program.token_latency - report.layers_cycles - report.hops_cycles;
   report.balance = busy_sum / static_cast<double>(chosen.stages.size()) / busy_most;
-  report.users_fit = static_cast<std::int32_t>(users_fit / request.micro_batch * request.micro_batch);
+  report.users_fit = users_fit / request.micro_batch * request.micro_batch;
   report.users_saturating =
       static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
   return out;

@@ -272,6 +272,43 @@ std::int64_t stage_capacity(const CompileRequest& request,
   return MemoryMap::capacity(request.chip, scratch_of(request, stage), path.stored_slices, row_stripes);
 }
 
+std::vector<Degrees> possible_degrees(const CompileRequest& request) {
+  std::vector<Degrees> out;
+  for (const std::int32_t tp : {1, 2, 4, 8}) {
+    if (request.tensor_parallel.value_or(tp) != tp || tp > request.chips) {
+      continue;
+    }
+    const std::int32_t groups = request.chips / 8 * (8 / tp) + request.chips % 8 / tp;
+    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
+    for (std::int32_t pp = request.pipeline_parallel.value_or(1); pp <= request.pipeline_parallel.value_or(most);
+         ++pp) {
+      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0;
+      if (pp <= most && (request.pipeline_parallel || is_natural)) {
+        out.push_back({tp, pp});
+      }
+    }
+  }
+  return out;
+}
+
+std::int32_t users_that_fit(const CompileRequest& request,
+                            const Shard& shard,
+                            const ComputePath& path,
+                            std::span<const Stage> stages) {
+  std::int64_t users = std::numeric_limits<std::int32_t>::max();
+  for (const Stage& stage : stages) {
+    const StageMemory memory = stage_memory(request, shard, path, stage);
+    const std::int64_t room = stage_capacity(request, path, stage, memory.row_stripes) - memory.weight_stripes;
+    if (room < 0) {
+      return -1;
+    }
+    if (memory.kv_stripes_per_user > 0) {
+      users = std::min(users, room / memory.kv_stripes_per_user);
+    }
+  }
+  return static_cast<std::int32_t>(users);
+}
+
 std::vector<Stage> cut_stages(const CompileRequest& request,
                               const Shard& shard,
                               const ComputePath& path,

@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "lpu/scheduler/compile.hpp"
@@ -153,6 +154,21 @@ struct StageMemory {
                                        const Shard& shard,
                                        const ComputePath& path,
                                        const Stage& stage);
+/// TP and PP degree.
+struct Degrees {
+  std::int32_t tensor_parallel = 1;
+  std::int32_t pipeline_parallel = 1;
+};
+/// Degrees that the search looks at: those asked for, or every TP with stages that divide the layers, that layers
+/// divide, or that use all chips.
+[[nodiscard]] std::vector<Degrees> possible_degrees(const CompileRequest& request);
+
+/// Users whose KV the fullest stage has room for; negative where its weights alone are too many.
+[[nodiscard]] std::int32_t users_that_fit(const CompileRequest& request,
+                                          const Shard& shard,
+                                          const ComputePath& path,
+                                          std::span<const Stage> stages);
+
 /// Stripes that a stage's chips hold.
 [[nodiscard]] std::int64_t stage_capacity(const CompileRequest& request,
                                           const ComputePath& path,
