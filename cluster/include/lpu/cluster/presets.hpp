@@ -1,11 +1,14 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "lpu/node/chip_preset.hpp"
+#include "lpu/node/gpu_spec.hpp"
+#include "lpu/scheduler/gpu_plan.hpp"
 #include "lpu/scheduler/model_preset.hpp"
 
 namespace lpu::cluster {
@@ -26,10 +29,28 @@ struct SystemPreset {
   std::map<std::string, std::string, std::less<>> sources;
 };
 
+/// GPUs, their fabric and NCCL, joined from the presets that the system's names (files beside the system's first).
+struct GpuSystemPreset {
+  scheduler::GpuSystem system;
+  std::string description;
+  node::Sources sources;  ///< of the fabric's fields
+};
+
 /// @param name_or_file  a preset's name, or the path of a JSON file
 /// @throws InputError   "<where>: found <name>; expected a preset or a file; known: …", or what the file's reader says
 [[nodiscard]] node::ChipPreset load_chip(const std::string& name_or_file, const std::string& where);
 [[nodiscard]] SystemPreset load_system(const std::string& name_or_file, const std::string& where);
+/// Whether it is a system of GPUs (kind gpu-system) rather than of chips.
+[[nodiscard]] bool is_gpu_system(const std::string& name_or_file, const std::string& where);
+[[nodiscard]] GpuSystemPreset load_gpu_system(const std::string& name_or_file, const std::string& where);
+[[nodiscard]] node::GpuPreset load_gpu(const std::string& name_or_file, const std::string& where);
+[[nodiscard]] interconnect::NcclPreset load_nccl(const std::string& name_or_file, const std::string& where);
+
+/// Paths of apply_gpu_settings(): gpu.<field>, fabric.<field>, nccl.<field>.
+[[nodiscard]] std::vector<std::string> gpu_setting_paths();
+/// Applies those settings in their order; others are left alone. @throws InputError  "--set <path>: …"
+void apply_gpu_settings(scheduler::GpuSystem& system, std::span<const node::Setting> settings);
+
 /// A preset, one of the user's in the same form, a Hugging Face config.json, or a folder that holds one.
 [[nodiscard]] scheduler::ModelPreset load_model(const std::string& name_or_file, const std::string& where);
 
