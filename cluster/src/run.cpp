@@ -62,6 +62,10 @@ ExitCode do_verb(const CommandLine& line, const Console& console, RankGroup* gro
       return assemble_program(line, console);
     case Verb::kGenerate:
       return generate_text(line, console);
+    case Verb::kCompare:
+      return compare_machines(line, console);
+    case Verb::kDemo:
+      break;
   }
   return ExitCode::kBug;
 }

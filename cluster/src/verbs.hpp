@@ -20,6 +20,7 @@ class RankGroup;
 [[nodiscard]] node::ExitCode mutate_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode assemble_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode generate_text(const CommandLine& line, const Console& console);
+[[nodiscard]] node::ExitCode compare_machines(const CommandLine& line, const Console& console);
 
 /// Everything that decides a run's outcome, in the form that --config reads.
 [[nodiscard]] boost::json::object run_inputs(const CommandLine& line);

@@ -17,13 +17,31 @@ using node::ceil_div;
 
 /// One token alone over its lower bound: 1.065 (Llama-2-70B, TP 8 x PP 72) to 1.096 (Llama-3-8B, TP 8 x PP 8).
 constexpr double kEmptyOverBound = 1.08;
-/// Intervals over theirs: where the search begins, and nearly always ends (1.092 to 1.096).
-constexpr double kLoadedOverBound = 1.094;
+/// Where the search for an interval begins, and nearly always ends: over the bound, and over the windows' length.
+constexpr double kLoadedOverBound = 1.096;
+constexpr double kLeastOverWindows = 1.01;
+constexpr double kMostOverWindows = 1.035;
 /// What a token of a loaded pipeline waits for its turns, in intervals a layer: 0.6 to 2.1, by the search's luck.
 constexpr double kTurnsOfLayer = 1.2;
 
 std::int64_t scaled(std::int64_t cycles, double factor) {
   return static_cast<std::int64_t>(static_cast<double>(cycles) * factor);
+}
+
+/// Cycles that installs and activation slots hold the MXM of the slowest stage.
+double windows_length(const CompileRequest& request,
+                      const Shard& shard,
+                      const ComputePath& path,
+                      const std::vector<Stage>& stages) {
+  std::int64_t longest = 0;
+  for (const Stage& stage : stages) {
+    std::int64_t busy = stage.has_head ? install_cycles(head_linear(shard, path), path) : 0;
+    for (std::int32_t i = 0; i < stage.blocks; ++i) {
+      busy += block_cycles(request, shard, path, stage.block(i));
+    }
+    longest = std::max(longest, busy);
+  }
+  return static_cast<double>(longest);
 }
 
 /// Cables between consecutive stages; throws where there are none.
@@ -56,10 +74,12 @@ Estimate estimate(const CompileRequest& request,
     of_stage[static_cast<std::size_t>(step.stage)] += step.cycles;
     latency += step.cycles;
   }
-  out.empty = {.initiation_interval =
-                   scaled(*std::max_element(of_stage.begin(), of_stage.end()), kEmptyOverBound),
+  out.empty = {.initiation_interval = scaled(*std::max_element(of_stage.begin(), of_stage.end()), kEmptyOverBound),
                .token_latency = scaled(latency, kEmptyOverBound)};
-  const std::int64_t interval = scaled(interval_lower_bound(request, shard, path, stages, hops), kLoadedOverBound);
+  const auto bound = static_cast<double>(interval_lower_bound(request, shard, path, stages, hops));
+  const double windows = windows_length(request, shard, path, stages);
+  const auto interval = static_cast<std::int64_t>(
+      std::max(bound, std::clamp(bound * kLoadedOverBound, windows * kLeastOverWindows, windows * kMostOverWindows)));
   out.loaded = {.initiation_interval = interval,
                 .token_latency = out.empty.token_latency +
                                  scaled(interval, kTurnsOfLayer * static_cast<double>(request.model.layers))};
