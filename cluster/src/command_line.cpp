@@ -27,7 +27,7 @@ struct VerbRow {
 constexpr VerbRow kVerbs[] = {
     {Verb::kList,
      "list",
-     "chips|systems|models [NAME|FILE]",
+     "chips|gpus|nccl|systems|models [NAME|FILE]",
      "what is built in, with unit and source",
      "  lpu_cluster list models\n"
      "  lpu_cluster list chips tsp-v1 --json\n"},

@@ -260,12 +260,16 @@ std::string_view name(Sampling sampling) {
   return word_of(kSamplings, sampling);
 }
 
-std::vector<node::Setting> parse_settings(const std::vector<std::string>& settings) {
+std::vector<node::Setting> parse_settings(const std::vector<std::string>& settings, bool has_gpus) {
   std::vector<std::string> paths = node::chip_setting_paths();
   const std::vector<std::string> of_model = scheduler::model_setting_paths();
   paths.insert(paths.end(), of_model.begin(), of_model.end());
   paths.emplace_back(kSystemChips);
   paths.emplace_back(kSystemChip);
+  if (has_gpus) {
+    const std::vector<std::string> of_gpus = gpu_setting_paths();
+    paths.insert(paths.end(), of_gpus.begin(), of_gpus.end());
+  }
   std::vector<node::Setting> out;
   for (const std::string& text : settings) {
     const std::size_t equals = text.find('=');

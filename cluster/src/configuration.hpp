@@ -30,8 +30,10 @@ struct Configuration {
 [[nodiscard]] boost::json::object to_inputs(const Configuration& configuration);
 
 /// "path=value" of each --set.
+/// @param has_gpus     the verb plans GPUs too: gpu.<field>, fabric.<field> and nccl.<field> are known
 /// @throws InputError  no "=", or a path that nothing has (names the nearest)
-[[nodiscard]] std::vector<node::Setting> parse_settings(const std::vector<std::string>& settings);
+[[nodiscard]] std::vector<node::Setting> parse_settings(const std::vector<std::string>& settings,
+                                                        bool has_gpus = false);
 
 [[nodiscard]] std::string_view name(scheduler::Compute compute);
 [[nodiscard]] std::string_view name(scheduler::KvType kv);

@@ -6,7 +6,7 @@ namespace lpu::cluster {
 
 /// A preset as the build embedded it.
 struct PresetText {
-  std::string_view kind;  ///< chips, systems, models
+  std::string_view kind;  ///< chips, gpus, nccl, systems, models
   std::string_view name;
   std::string_view text;  ///< JSON
 };

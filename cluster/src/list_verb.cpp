@@ -1,3 +1,4 @@
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,7 +47,36 @@ Listed listed_chip(const std::string& name) {
   return out;
 }
 
+template <typename Spec>
+std::vector<Listed::Field> listed_fields(const Spec& spec,
+                                         std::span<const node::PresetField<Spec>> rows,
+                                         const node::Sources& sources) {
+  std::vector<Listed::Field> out;
+  for (const node::PresetField<Spec>& row : rows) {
+    out.push_back(
+        {std::string(row.name), node::field_text(spec, row), source_of(sources, row.name), std::string(row.doc)});
+  }
+  return out;
+}
+
+Listed listed_gpu(const std::string& name) {
+  const node::GpuPreset preset = load_gpu(name, "list gpus");
+  return {preset.gpu.name, preset.description, listed_fields(preset.gpu, node::gpu_fields(), preset.sources)};
+}
+
+Listed listed_nccl(const std::string& name) {
+  const interconnect::NcclPreset preset = load_nccl(name, "list nccl");
+  return {
+      preset.nccl.name, preset.description, listed_fields(preset.nccl, interconnect::nccl_fields(), preset.sources)};
+}
+
 Listed listed_system(const std::string& name) {
+  if (is_gpu_system(name, "list systems")) {
+    const GpuSystemPreset preset = load_gpu_system(name, "list systems");
+    return {preset.system.fabric.name,
+            preset.description,
+            listed_fields(preset.system.fabric, interconnect::gpu_fabric_fields(), preset.sources)};
+  }
   const SystemPreset preset = load_system(name, "list systems");
   Listed out{preset.name,
              preset.description,
@@ -95,6 +125,10 @@ Listed listed(PresetKind kind, const std::string& name) {
   switch (kind) {
     case PresetKind::kChips:
       return listed_chip(name);
+    case PresetKind::kGpus:
+      return listed_gpu(name);
+    case PresetKind::kNccl:
+      return listed_nccl(name);
     case PresetKind::kSystems:
       return listed_system(name);
     case PresetKind::kModels:
@@ -116,7 +150,7 @@ std::string all_fields(const Listed& preset) {
   constexpr std::size_t kWidth = 80 - kIndent;
   std::string out = preset.name + ": " + preset.description + "\n";
   for (const Listed::Field& field : preset.fields) {
-    out += "  " + field.name + " = " + field.value + "\n";
+    out += "  " + wrapped(field.name + " = " + field.value, kWidth, kIndent) + "\n";
     out += std::string(kIndent, ' ') + wrapped(field.doc + " [" + field.source + "]", kWidth, kIndent) + "\n";
   }
   return out;
@@ -145,8 +179,13 @@ std::string models_table(const std::vector<std::string>& names) {
 
 std::string systems_table(const std::vector<std::string>& names) {
   Table table;
-  table.add({"system", "chips", "chip", "what it is"});
+  table.add({"system", "devices", "device", "what it is"});
   for (const std::string& name : names) {
+    if (is_gpu_system(name, "list systems")) {
+      const GpuSystemPreset gpus = load_gpu_system(name, "list systems");
+      table.add({gpus.system.fabric.name, "any", gpus.system.gpu.name, gpus.description});
+      continue;
+    }
     const SystemPreset preset = load_system(name, "list systems");
     table.add({preset.name, std::to_string(preset.chips), preset.chip, preset.description});
   }
@@ -154,12 +193,13 @@ std::string systems_table(const std::vector<std::string>& names) {
 }
 
 PresetKind parse_kind(const CommandLine& line) {
-  const std::vector<std::string> known = {"chips", "systems", "models"};
   const std::string word = line.words.empty() ? std::string() : line.words.front();
-  for (const PresetKind kind : {PresetKind::kChips, PresetKind::kSystems, PresetKind::kModels}) {
+  std::vector<std::string> known;
+  for (const PresetKind kind : kPresetKinds) {
     if (word == folder(kind)) {
       return kind;
     }
+    known.emplace_back(folder(kind));
   }
   throw node::InputError("list: found " + (word.empty() ? "nothing after it" : word) + "; expected what to list" +
                          node::known_values(word, known));

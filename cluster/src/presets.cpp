@@ -19,8 +19,12 @@ namespace fs = std::filesystem;
 using node::FieldReader;
 using node::InputError;
 
-constexpr std::array<std::string_view, 3> kFolders = {"chips", "systems", "models"};
-constexpr std::array<std::string_view, 3> kNouns = {"chip", "system", "model"};
+constexpr std::array<std::string_view, 5> kFolders = {"chips", "gpus", "nccl", "systems", "models"};
+constexpr std::array<std::string_view, 5> kNouns = {"chip", "GPU", "NCCL", "system", "model"};
+constexpr std::string_view kGpuSystem = "gpu-system";
+constexpr std::string_view kGpuPrefix = "gpu.";
+constexpr std::string_view kFabricPrefix = "fabric.";
+constexpr std::string_view kNcclPrefix = "nccl.";
 
 bool looks_like_path(const std::string& text) {
   return text.find('/') != std::string::npos || text.ends_with(".json") || text == "." || text == "..";
@@ -62,6 +66,13 @@ std::string model_name(const std::string& name_or_file) {
   return name.empty() ? "model" : name;
 }
 
+/// A preset that a system names: a file of the user's own lies beside the system's file.
+std::string beside(const FieldReader& system, const std::string& named) {
+  const fs::path file = fs::path(system.file()).parent_path() / named;
+  std::error_code error;
+  return looks_like_path(named) && fs::path(named).is_relative() && fs::exists(file, error) ? file.string() : named;
+}
+
 }  // namespace
 
 std::string_view folder(PresetKind kind) {
@@ -86,7 +97,7 @@ node::ChipPreset load_chip(const std::string& name_or_file, const std::string& w
 SystemPreset load_system(const std::string& name_or_file, const std::string& where) {
   const FieldReader reader = open(PresetKind::kSystems, name_or_file, where);
   if (reader.text("kind") != "system") {
-    reader.fail("kind", "system");
+    reader.fail("kind", reader.text("kind") == kGpuSystem ? "system: one of chips, not of GPUs" : "system");
   }
   SystemPreset out;
   out.name = reader.text("name");
@@ -105,13 +116,7 @@ SystemPreset load_system(const std::string& name_or_file, const std::string& whe
   out.node_power_milliwatts = optional("node_power", node::Dimension::kMilliWatts, {});
   out.node_price_usd = optional("node_price", node::Dimension::kCount, "USD");
   reader.refuse_other_keys();
-  out.chip = chip.value;
-  // A chip of the user's own lies beside the system's file.
-  const fs::path beside = fs::path(reader.file()).parent_path() / chip.value;
-  std::error_code error;
-  if (looks_like_path(chip.value) && fs::path(chip.value).is_relative() && fs::exists(beside, error)) {
-    out.chip = beside.string();
-  }
+  out.chip = beside(reader, chip.value);
   const std::int64_t count = node::parse_quantity(chips.value, node::Dimension::kCount, chips.where, "chips");
   if (count < 1 || count > interconnect::kChipsMost) {
     throw InputError(chips.where + ": found " + chips.value + "; expected 1 to " +
@@ -121,6 +126,62 @@ SystemPreset load_system(const std::string& name_or_file, const std::string& whe
   out.sources["chip"] = chip.source;
   out.sources["chips"] = chips.source;
   return out;
+}
+
+bool is_gpu_system(const std::string& name_or_file, const std::string& where) {
+  return open(PresetKind::kSystems, name_or_file, where).text("kind") == kGpuSystem;
+}
+
+GpuSystemPreset load_gpu_system(const std::string& name_or_file, const std::string& where) {
+  const FieldReader reader = open(PresetKind::kSystems, name_or_file, where);
+  interconnect::GpuFabricPreset fabric = interconnect::load_gpu_fabric_preset(reader);
+  fabric.fabric.gpu = beside(reader, fabric.fabric.gpu);
+  fabric.fabric.nccl = beside(reader, fabric.fabric.nccl);
+  GpuSystemPreset out;
+  out.system.gpu = load_gpu(fabric.fabric.gpu, reader.where("gpu")).gpu;
+  out.system.nccl = load_nccl(fabric.fabric.nccl, reader.where("nccl")).nccl;
+  out.system.fabric = std::move(fabric.fabric);
+  out.description = std::move(fabric.description);
+  out.sources = std::move(fabric.sources);
+  return out;
+}
+
+node::GpuPreset load_gpu(const std::string& name_or_file, const std::string& where) {
+  return node::load_gpu_preset(open(PresetKind::kGpus, name_or_file, where));
+}
+
+interconnect::NcclPreset load_nccl(const std::string& name_or_file, const std::string& where) {
+  return interconnect::load_nccl_preset(open(PresetKind::kNccl, name_or_file, where));
+}
+
+std::vector<std::string> gpu_setting_paths() {
+  std::vector<std::string> out = node::field_paths(node::gpu_fields(), kGpuPrefix);
+  for (std::string& path : node::field_paths(interconnect::gpu_fabric_fields(), kFabricPrefix)) {
+    // Which GPU and which NCCL a system has is another system.
+    if (path != "fabric.gpu" && path != "fabric.nccl") {
+      out.push_back(std::move(path));
+    }
+  }
+  for (std::string& path : node::field_paths(interconnect::nccl_fields(), kNcclPrefix)) {
+    out.push_back(std::move(path));
+  }
+  return out;
+}
+
+void apply_gpu_settings(scheduler::GpuSystem& system, std::span<const node::Setting> settings) {
+  for (const node::Setting& setting : settings) {
+    if (setting.path == "fabric.gpu" || setting.path == "fabric.nccl") {
+      throw InputError("--set " + setting.path + ": found " + setting.value +
+                       "; expected another system: --system FILE");
+    }
+  }
+  node::apply_field_settings(system.gpu, node::gpu_fields(), kGpuPrefix, settings);
+  node::apply_field_settings(system.fabric, interconnect::gpu_fabric_fields(), kFabricPrefix, settings);
+  node::apply_field_settings(system.nccl, interconnect::nccl_fields(), kNcclPrefix, settings);
+  if (!settings.empty()) {
+    node::check_gpu(system.gpu, "--set gpu.");
+    interconnect::check_gpu_fabric(system.fabric, "--set fabric.");
+  }
 }
 
 scheduler::ModelPreset load_model(const std::string& name_or_file, const std::string& where) {

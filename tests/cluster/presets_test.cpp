@@ -65,7 +65,7 @@ TEST(Presets, EveryFieldOfEveryFileHasUnitAndSource) {
 
 TEST(Presets, TheProgramHoldsEveryFile) {
   std::set<std::string> held;
-  for (const PresetKind kind : {PresetKind::kChips, PresetKind::kSystems, PresetKind::kModels}) {
+  for (const PresetKind kind : kPresetKinds) {
     for (const std::string& name : preset_names(kind)) {
       held.insert(std::string(folder(kind)) + "/" + name + ".json");
     }
@@ -81,7 +81,17 @@ TEST(Presets, EachLoadsUnderItsOwnName) {
   for (const std::string& name : preset_names(PresetKind::kChips)) {
     EXPECT_EQ(load_chip(name, "here").chip.name, name);
   }
+  for (const std::string& name : preset_names(PresetKind::kGpus)) {
+    EXPECT_EQ(load_gpu(name, "here").gpu.name, name);
+  }
+  for (const std::string& name : preset_names(PresetKind::kNccl)) {
+    EXPECT_EQ(load_nccl(name, "here").nccl.name, name);
+  }
   for (const std::string& name : preset_names(PresetKind::kSystems)) {
+    if (is_gpu_system(name, "here")) {
+      EXPECT_EQ(load_gpu_system(name, "here").system.fabric.name, name);
+      continue;
+    }
     const SystemPreset system = load_system(name, "here");
     EXPECT_EQ(system.name, name);
     EXPECT_NO_THROW(static_cast<void>(load_chip(system.chip, "here")));
@@ -126,6 +136,38 @@ TEST(Presets, TheChipOfTheLowerFloorsTestsIsTheShippedOne) {
   const node::ChipSpec of_tests = test::tsp_v1();
   for (const std::string& field : node::chip_field_names()) {
     EXPECT_EQ(node::chip_field_text(of_tests, field), node::chip_field_text(shipped, field)) << field;
+  }
+}
+
+TEST(Presets, AGpuSystemJoinsGpuFabricAndNccl) {
+  const scheduler::GpuSystem system = load_gpu_system("dgx-h100", "here").system;
+  EXPECT_EQ(system.gpu.name, "h100-80g-sxm");
+  EXPECT_EQ(system.nccl.name, "nccl-2.30");
+  EXPECT_FALSE(is_gpu_system("rack-64", "here"));
+  try {
+    static_cast<void>(load_system("dgx-h100", "--system"));
+    FAIL();
+  } catch (const node::InputError& error) {
+    EXPECT_STREQ(error.what(), "dgx-h100:kind: found \"gpu-system\"; expected system: one of chips, not of GPUs");
+  }
+}
+
+TEST(Presets, SettingsReachEveryPartOfAGpuSystem) {
+  scheduler::GpuSystem system = load_gpu_system("dgx-h100", "here").system;
+  const std::vector<node::Setting> settings = {{"gpu.hbm_rate", "4.8 TB/s"},
+                                               {"fabric.node_power", "6 kW"},
+                                               {"nccl.nvls", "20 us"},
+                                               {"chip.clock", "1 GHz"}};  // of the other machine
+  apply_gpu_settings(system, settings);
+  EXPECT_EQ(system.gpu.hbm_gigabytes_per_second, 4800);
+  EXPECT_EQ(system.fabric.node_power_watts, 6000);
+  EXPECT_EQ(system.nccl.nvls_us, 20);
+  const std::vector<node::Setting> contradiction = {{"gpu.hbm_rate", "1 TB/s"}};
+  EXPECT_THROW(apply_gpu_settings(system, contradiction), node::InputError);
+  const std::vector<node::Setting> another = {{"fabric.gpu", "a100-80g-sxm"}};
+  EXPECT_THROW(apply_gpu_settings(system, another), node::InputError);
+  for (const std::string& path : gpu_setting_paths()) {
+    EXPECT_TRUE(path.starts_with("gpu.") || path.starts_with("fabric.") || path.starts_with("nccl.")) << path;
   }
 }
 

@@ -32,7 +32,9 @@ checks.check(re.fullmatch(r"lpu_cluster \d+\.\d+\.\d+\ncommit   \S+\nMPI      .+
              f"version: {version!r}")
 checks.check({"version", "commit", "mpi", "compiler"} <= set(checks.object("--version", "--json")), "version as JSON")
 
-for kind, names in {"chips": {"tsp-v1"}, "systems": {"node-8", "rack-64"},
+for kind, names in {"chips": {"tsp-v1"}, "gpus": {"h100-80g-sxm", "a100-80g-sxm", "a100-80g-pcie"},
+                    "nccl": {"nccl-2.30"},
+                    "systems": {"node-8", "rack-64", "dgx-h100", "dgx-a100", "hgx-pcie-numa"},
                     "models": {"llama-2-7b", "llama-2-70b", "llama-3-8b", "llama-3-70b", "mistral-7b", "mixtral-8x7b",
                                "mixtral-8x22b"}}.items():
     listed = checks.object("list", kind, "--json")

@@ -31,9 +31,9 @@ refused(["plan", "--model", "absent/config.json"], "absent/config.json: found no
 refused(["plan", "--model", "an-owner/llama-3-8b"],
         f"--model: found no file or folder an-owner/llama-3-8b; expected a model preset or a file; known: {MODELS}; "
         "did you mean llama-3-8b?")
-refused(["list"], "list: found nothing after it; expected what to list; known: chips, systems, models")
+refused(["list"], "list: found nothing after it; expected what to list; known: chips, gpus, nccl, systems, models")
 refused(["list", "model"],
-        "list: found model; expected what to list; known: chips, systems, models; did you mean models?")
+        "list: found model; expected what to list; known: chips, gpus, nccl, systems, models; did you mean models?")
 MODEL = ["plan", "--model", "llama-3-8b"]
 refused(MODEL + ["--compute", "w8a9"],
         "--compute: found w8a9; expected one of the known words; known: w8a8, w8a16, fp16, fp32ref; did you mean w8a8?")
@@ -51,7 +51,10 @@ refused(MODEL + ["--users", "many"], "--users: found many; expected 1 to 1000000
 refused(MODEL + ["--log-level", "loud"],
         "--log-level: found loud; expected a level; known: trace, debug, info, warn, error, off")
 refused(MODEL + ["--system", "rack-65"],
-        "--system: found rack-65; expected a system preset or a file; known: node-8, rack-64; did you mean rack-64?")
+        "--system: found rack-65; expected a system preset or a file; known: dgx-a100, dgx-h100, hgx-pcie-numa, node-8, "
+        "rack-64; did you mean rack-64?")
+refused(MODEL + ["--system", "dgx-h100"],
+        'dgx-h100:kind: found "gpu-system"; expected system: one of chips, not of GPUs')
 
 # ---- settings
 refused(MODEL + ["--set", "chip.sram"], "--set: found chip.sram; expected path=value, such as chip.sram=500MB")

@@ -6,9 +6,11 @@
 
 #include <gtest/gtest.h>
 
+#include "lpu/interconnect/gpu_fabric.hpp"
 #include "lpu/node/chip_preset.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
+#include "lpu/node/gpu_spec.hpp"
 #include "lpu/scheduler/model_preset.hpp"
 #include "lpu/scheduler/model_reader.hpp"
 
@@ -67,6 +69,17 @@ void expect_no_crash(const std::string& text, const Read& read) {
 TEST(ConfigFuzz, ChipPreset) {
   expect_no_crash(node::read_text_file(LPU_PRESETS "/chips/tsp-v1.json"),
                   [](const node::FieldReader& reader) { static_cast<void>(node::load_chip_preset(reader)); });
+}
+
+TEST(ConfigFuzz, GpuPreset) {
+  expect_no_crash(node::read_text_file(LPU_PRESETS "/gpus/h100-80g-sxm.json"),
+                  [](const node::FieldReader& reader) { static_cast<void>(node::load_gpu_preset(reader)); });
+}
+
+TEST(ConfigFuzz, GpuSystem) {
+  expect_no_crash(node::read_text_file(LPU_PRESETS "/systems/dgx-h100.json"), [](const node::FieldReader& reader) {
+    static_cast<void>(interconnect::load_gpu_fabric_preset(reader));
+  });
 }
 
 TEST(ConfigFuzz, ModelPreset) {

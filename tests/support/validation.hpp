@@ -35,4 +35,16 @@ inline void check_figure(const Figure& figure) {
   EXPECT_LE(std::abs(error), figure.tolerance) << figure.name;
 }
 
+/// Prints published and predicted side by side and judges nothing: a sanity anchor, or a miss that is known.
+inline void show_figure(const Figure& figure) {
+  std::printf("not judged | %s | published %.6g %s | predicted %.6g %s | error %+.2f%% | %s\n",
+              figure.name.c_str(),
+              figure.expected,
+              figure.unit.c_str(),
+              figure.measured,
+              figure.unit.c_str(),
+              100 * (figure.measured - figure.expected) / figure.expected,
+              figure.source.c_str());
+}
+
 }  // namespace lpu::test

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -14,9 +15,11 @@
 
 namespace lpu::cluster {
 
-enum class PresetKind : std::uint8_t { kChips, kSystems, kModels };
+enum class PresetKind : std::uint8_t { kChips, kGpus, kNccl, kSystems, kModels };
+inline constexpr std::array<PresetKind, 5> kPresetKinds = {
+    PresetKind::kChips, PresetKind::kGpus, PresetKind::kNccl, PresetKind::kSystems, PresetKind::kModels};
 
-/// Folder under cluster/presets, and word after `list`: chips, systems, models.
+/// Folder under cluster/presets, and word after `list`: chips, gpus, nccl, systems, models.
 [[nodiscard]] std::string_view folder(PresetKind kind);
 /// Names of the presets that the program holds, in alphabetical order.
 [[nodiscard]] std::vector<std::string> preset_names(PresetKind kind);

@@ -59,10 +59,24 @@ struct GpuFabric {
   double node_price_usd = 0;    ///< likewise
 
   [[nodiscard]] bool has_nvlink() const { return inside == "nvlink"; }
+  /// Whether the first `gpus` of a node sit on more than one socket.
+  [[nodiscard]] bool spans_sockets(std::int32_t gpus) const;
   [[nodiscard]] std::int32_t nodes(std::int32_t gpus) const { return (gpus + gpus_per_node - 1) / gpus_per_node; }
 };
 
 [[nodiscard]] std::span<const node::PresetField<GpuFabric>> gpu_fabric_fields();
+
+/// @throws node::InputError  "<where>…: found …" for the first field that contradicts another or is an unknown word
+void check_gpu_fabric(const GpuFabric& fabric, const std::string& where);
+
+/// A fabric with the origin of each constant.
+struct GpuFabricPreset {
+  GpuFabric fabric;
+  std::string description;
+  node::Sources sources;
+};
+/// Reads `{"kind": "gpu-system", …}`. @throws node::InputError
+[[nodiscard]] GpuFabricPreset load_gpu_fabric_preset(const node::FieldReader& reader);
 
 /// Rate at which one GPU of a node reaches the network, GB/s, with all of the node's GPUs doing so: its share of the
 /// NICs on its own socket; where that socket has none, of those of the other one, through the link between the sockets.
@@ -70,5 +84,7 @@ struct GpuFabric {
 
 /// One hop of a pipeline: `bytes` from each GPU of a stage to its partner in the next, microseconds.
 [[nodiscard]] double hop_us(const GpuFabric& fabric, double bytes, bool leaves_node);
+/// The same with nothing but rates on paper.
+[[nodiscard]] double ideal_hop_us(const GpuFabric& fabric, double bytes, bool leaves_node);
 
 }  // namespace lpu::interconnect

@@ -20,9 +20,13 @@ struct NcclSpec {
   double nvls_tree_network_us = 0;                    ///< per level
   double intel_overhead_us = 0, amd_overhead_us = 0;  ///< least time of a ring's hop inside a node, several nodes
   double plateau = 0;                                 ///< of Ring Simple over several nodes, on its latency
+  double plateau_slice_bytes = 0;                     ///< from so many bytes a channel and rank on
+  double tree_ll_divisor = 0;
+  double ring_ll_share = 0, ring_ll128_share = 0, tree_share = 0;  ///< of the bus
+  std::vector<double> tree_ll128_share;                            ///< 1 node, several
 
-  std::vector<double> ampere_ll_cap, hopper_ll_cap;                  ///< GB/s, one node
-  std::vector<double> amd_ll_cap, intel_ll_cap;                      ///< GB/s, several nodes
+  double ampere_ll_cap = 0, hopper_ll_cap = 0;                       ///< GB/s, one node
+  std::vector<double> amd_ll_cap, intel_ll_cap;                      ///< GB/s, {2 nodes, more}
   std::vector<double> ampere_ring_ll128_cap, hopper_ring_ll128_cap;  ///< GB/s per channel
   std::vector<double> ampere_tree_ll128_cap, hopper_tree_ll128_cap;
   std::vector<double> ampere_tree_cap, hopper_tree_cap;

@@ -59,8 +59,20 @@ struct GpuSpec {
 /// The same with nothing but peaks: max(bytes / peak rate, FLOPs / peak).
 [[nodiscard]] double gemm_roofline_us(
     const GpuSpec& gpu, GpuPrecision precision, double rows, double inputs, double outputs);
+/// A layer's chosen experts together: `parameters` weights are read, `operations` floating-point operations done.
+[[nodiscard]] double experts_us(const GpuSpec& gpu, GpuPrecision precision, double parameters, double operations);
+[[nodiscard]] double experts_roofline_us(const GpuSpec& gpu,
+                                         GpuPrecision precision,
+                                         double parameters,
+                                         double operations);
+/// The part of gemm_us() and experts_us() that does not depend on sizes: launch, fill, and for 8 bits the quantising.
+[[nodiscard]] double gemm_start_us(const GpuSpec& gpu, GpuPrecision precision);
+[[nodiscard]] double experts_start_us(const GpuSpec& gpu, GpuPrecision precision);
 /// Attention of one layer over `kv_bytes` of keys and values on this GPU.
 [[nodiscard]] double attention_us(const GpuSpec& gpu, double kv_bytes);
+
+/// @throws InputError  "<where>…: found …" for the first field that contradicts another or is an unknown word
+void check_gpu(const GpuSpec& gpu, const std::string& where);
 
 /// A GPU with the origin of each constant.
 struct GpuPreset {

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -29,11 +30,11 @@ struct PresetField {
   double maximum = 0;
   std::string_view doc;
   std::variant<double Spec::*, std::int32_t Spec::*, std::vector<double> Spec::*, std::string Spec::*> member;
-  std::size_t values = 1;  ///< of a list; a word: 0
+  std::size_t values = 1;  ///< of a list; 0: any number of them, or a word
 };
 
-/// Reads "0.6 1.9 3.4 us": `count` numbers and the unit of them all, converted to `unit`; a time may be given in ns, us
-/// or ms, a rate in MB/s, GB/s, TB/s or Gbit/s, and so on.
+/// Reads "0.6 1.9 3.4 us": `count` numbers (0: one or more) and the unit of them all, converted to `unit`; a time may
+/// be given in ns, us or ms, a rate in MB/s, GB/s, TB/s or Gbit/s, and so on.
 /// @throws InputError  "<where>: found <text>; expected …": count, unit or range
 [[nodiscard]] std::vector<double> parse_numbers(std::string_view text,
                                                 std::string_view unit,
@@ -57,6 +58,9 @@ void set_field(Spec& spec, const PresetField<Spec>& field, std::string_view text
   if (const auto* number = std::get_if<double Spec::*>(&field.member)) {
     spec.*(*number) = values.front();
   } else if (const auto* count = std::get_if<std::int32_t Spec::*>(&field.member)) {
+    if (values.front() != std::floor(values.front())) {
+      throw InputError(where + ": found " + printable(text) + "; expected a whole number");
+    }
     spec.*(*count) = static_cast<std::int32_t>(values.front());
   } else {
     spec.*std::get<std::vector<double> Spec::*>(field.member) = values;
