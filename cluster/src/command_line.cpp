@@ -84,6 +84,7 @@ constexpr VerbRow kVerbs[] = {
      "real tokens from a checkpoint, by the emulated chips",
      "  lpu_cluster generate --prompt ROMEO: --max-new-tokens 40 --chips 8\n"
      "  lpu_cluster generate --checkpoint shakespeare-llama-4m --prompt KING --json\n"
+     "  mpirun -np 64 lpu_cluster generate --prompt ROMEO: --chips 64\n"
      "  lpu_cluster generate --prompt HAMLET: --temperature 0.8 --top-k 40 --seed 7\n"},
     {Verb::kCompare,
      "compare",
@@ -219,7 +220,7 @@ constexpr FlagRow kFlags[] = {
      kComparing},
     {"tokens", "N", "8", "", "1 to 1000000 tokens", "decode steps of each user", bit(Verb::kRun)},
     {"no-verify", "", "", "", "", "check every burst while it runs instead", bit(Verb::kRun) | kGenerating},
-    {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun)},
+    {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun) | kGenerating},
     {"checkpoint", "NAME|DIR|FILE", "shakespeare-mixtral-5m", "", "name, folder, file", "the weights", kGenerating},
     {"prompt", "TEXT", "", "none", "for vocabularies of bytes", "what to go on from", kGenerating},
     {"prompt-ids", "N,N,...", "", "none", "token ids", "the same as token ids", kGenerating},
@@ -240,8 +241,8 @@ constexpr FlagRow kFlags[] = {
     {"list", "", "", "", "", "the kinds of faults; with FILE: which apply", bit(Verb::kMutate)},
     {"output", "FILE", "", "none", "path of the file to write", "also -o", kWriting},
     {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating | kComparing},
-    {"config", "FILE", "", "none", "JSON of --print-config", "start from it; flags go on top", kCompiling},
-    {"print-config", "", "", "", "", "print the effective configuration and stop", kCompiling},
+    {"config", "FILE", "", "none", "JSON of --print-config", "start from it; flags go on top", kAlsoGenerating},
+    {"print-config", "", "", "", "", "print the effective configuration and stop", kAlsoGenerating},
     {"json", "", "", "", "", "one JSON object on stdout", kAll},
     {"quiet", "", "", "", "", "no progress, no logs", kAll},
     {"log-level", "LEVEL", "warn", "", "trace, debug, info, warn, error, off", "logs on stderr", kAll},

@@ -96,6 +96,12 @@ constexpr InputKey kInputKeys[] = {
     {"search_orders", "search-orders"},
     {"seed", "seed"},
     {"tokens", "tokens"},
+    {"checkpoint", "checkpoint"},
+    {"prompt_ids", "prompt-ids"},
+    {"max_new_tokens", "max-new-tokens"},
+    {"temperature", "temperature"},
+    {"top_k", "top-k"},
+    {"top_p", "top-p"},
 };
 
 /// A recorded configuration: the flags that it stands for, and what it holds in full.

@@ -9,6 +9,13 @@ namespace {
 
 using scheduler::ClusterProgram;
 
+/// What a stream puts in front of each record.
+constexpr std::int64_t kRecordBytes = 16;
+/// A vector may travel as a message of its own: id, header, and what the stream puts in front.
+constexpr std::int64_t kBytesPerVector = 8 + static_cast<std::int64_t>(sizeof(node::MessageHeader)) + kRecordBytes;
+constexpr std::int64_t kRoomForNumbers = 64 * 1024;  ///< bytes: a chip's turn in the numeric plane seldom sends more
+constexpr std::int64_t kRoomForNotes = 16 * 1024;    ///< bytes
+
 /// Chips that hold a part of the model, per stage, in the order of their positions in the group.
 std::vector<std::vector<std::int32_t>> chips_of_stages(const ClusterProgram& program) {
   std::map<std::int32_t, std::vector<std::int32_t>> stages;
@@ -81,6 +88,32 @@ Dealing deal(const ClusterProgram& program, std::int32_t ranks) {
   return out;
 }
 
+std::vector<interconnect::PairLoad> with_numbers(std::vector<interconnect::PairLoad> pairs,
+                                                 const ClusterProgram& program,
+                                                 const Dealing& dealing) {
+  std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> bytes;
+  for (const interconnect::PairLoad& pair : pairs) {
+    bytes[{pair.from, pair.to}] = std::min(pair.bytes / kBytesPerVector * (kRecordBytes + program.chip.vector_bytes),
+                                           std::max(pair.bytes, kRoomForNumbers));
+  }
+  std::int32_t last = 0;
+  for (const node::ChipBinding& binding : program.bindings) {
+    last = std::max(last, binding.text >= 0 ? binding.stage : 0);
+  }
+  for (const node::ChipBinding& binding : program.bindings) {
+    const std::int32_t rank = dealing.rank_of[static_cast<std::size_t>(binding.chip)];
+    if (rank > 0 && (binding.stage == 0 || binding.stage == last)) {
+      bytes[{rank, 0}] = std::max(bytes[{rank, 0}], kRoomForNotes);
+      bytes[{0, rank}] = std::max(bytes[{0, rank}], kRoomForNotes);
+    }
+  }
+  std::vector<interconnect::PairLoad> out;
+  for (const auto& [pair, room] : bytes) {
+    out.push_back({.from = pair.first, .to = pair.second, .bytes = room});
+  }
+  return out;
+}
+
 ClusterProgram part_of(const ClusterProgram& program, const Dealing& dealing, std::int32_t rank) {
   ClusterProgram part;
   part.chip = program.chip;
@@ -116,8 +149,6 @@ ClusterProgram part_of(const ClusterProgram& program, const Dealing& dealing, st
 std::vector<interconnect::PairLoad> pair_loads(const ClusterProgram& program,
                                                const Dealing& dealing,
                                                std::int32_t groups) {
-  /// A vector may travel as a message of its own: id, header, and what the stream puts in front.
-  constexpr std::int64_t kBytesPerVector = 8 + static_cast<std::int64_t>(sizeof(node::MessageHeader)) + 16;
   std::vector<std::vector<std::int64_t>> of_text;
   for (const node::ChipProgram& text : program.texts) {
     of_text.push_back(vectors_per_link(text, program.chip.links()));

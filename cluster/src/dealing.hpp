@@ -30,4 +30,10 @@ struct Dealing {
                                                              const Dealing& dealing,
                                                              std::int32_t groups);
 
+/// The same pairs with room for the numeric plane: vectors with their bytes, and what ranks of the last stage and the
+/// first tell rank 0, and it them. A ring that is too small would cost time, and nothing else.
+[[nodiscard]] std::vector<interconnect::PairLoad> with_numbers(std::vector<interconnect::PairLoad> pairs,
+                                                               const scheduler::ClusterProgram& program,
+                                                               const Dealing& dealing);
+
 }  // namespace lpu::cluster

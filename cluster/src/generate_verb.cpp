@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
+#include <malloc.h>
 #include <string>
 #include <vector>
 
@@ -14,13 +15,18 @@
 #include "compiling.hpp"
 #include "configuration.hpp"
 #include "json_output.hpp"
+#include "lockstep.hpp"
 #include "lpu/cluster/generate.hpp"
 #include "lpu/cluster/run_program.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/field_reader.hpp"
 #include "lpu/node/quantity_text.hpp"
+#include "lpu/scheduler/numeric_binding.hpp"
 #include "lpu/scheduler/program_file.hpp"
+#include "ranks_report.hpp"
 #include "shipped_models.hpp"
+#include "stop_signal.hpp"
+#include "test_faults.hpp"
 #include "verbs.hpp"
 
 namespace lpu::cluster {
@@ -48,6 +54,31 @@ double number(const CommandLine& line, const std::string& flag, double minimum, 
                      node::shortest(maximum));
   }
   return value;
+}
+
+/// A recorded generation stands for its flags.
+CommandLine with_recorded_generation(const CommandLine& typed) {
+  if (typed.has("config") && typed.has("program")) {
+    throw InputError("--config: found beside --program; expected one of them (the program holds the rest)");
+  }
+  CommandLine line = with_recorded_flags(typed);
+  if (typed.has("prompt")) {
+    line.values.erase("prompt-ids");
+  }
+  if (line.has("config")) {
+    const node::FieldReader inputs = node::FieldReader::load(line.value("config")).object("inputs");
+    if (inputs.has("program")) {
+      line.values.erase("config");
+      line.values["program"] = inputs.text("program");
+    }
+  }
+  for (const std::string& setting : line.settings) {
+    if (setting.starts_with("model.")) {
+      throw InputError("--set: found " + setting + "; expected fields of the chip or the system: the checkpoint says " +
+                       "what the model is");
+    }
+  }
+  return line;
 }
 
 std::vector<std::int64_t> read_prompt(const CommandLine& line, const Checkpoint& checkpoint) {
@@ -135,8 +166,8 @@ Job read_job(const CommandLine& line, const Checkpoint& checkpoint, const Consol
   if (!line.has("no-verify")) {
     require_legal(out.program, console);
   }
-  out.inputs = json::parse(out.program.inputs).as_object();
   out.inputs["program"] = file;
+  out.inputs["compiled_from"] = json::parse(out.program.inputs);
   return out;
 }
 
@@ -173,7 +204,7 @@ scheduler::ClusterProgram compile_spread(const scheduler::CompileRequest& reques
   return compile_and_verify(request, console).program;
 }
 
-Job compile_job(const CommandLine& line, const Checkpoint& checkpoint, const Console& console) {
+Configuration generating_configuration(const CommandLine& line, const Checkpoint& checkpoint) {
   Configuration configuration = configure(line);
   require_reference_path("--compute", std::string(name(configuration.request.compute)));
   if (configuration.request.kv != scheduler::KvType::kFp32) {
@@ -182,7 +213,31 @@ Job compile_job(const CommandLine& line, const Checkpoint& checkpoint, const Con
   }
   configuration.request.model.stored_type = checkpoint.model().stored_type;
   configuration.request.inputs = compact(to_inputs(configuration));
+  return configuration;
+}
+
+Job compile_job(const CommandLine& line, const Checkpoint& checkpoint, const Console& console) {
+  const Configuration configuration = generating_configuration(line, checkpoint);
   return {compile_spread(configuration.request, console), to_inputs(configuration)};
+}
+
+/// What decides the outcome beside the program.
+void add_generation_inputs(json::object& inputs, const CommandLine& line, const GenerateOptions& options) {
+  std::string ids;
+  for (const std::int64_t id : options.prompt) {
+    ids += (ids.empty() ? "" : ",") + std::to_string(id);
+  }
+  inputs["checkpoint"] = line.value("checkpoint");
+  inputs["prompt_ids"] = ids;
+  inputs["max_new_tokens"] = options.new_tokens;
+  inputs["temperature"] = options.sampling.temperature;
+  inputs["top_k"] = options.sampling.top_k;
+  inputs["top_p"] = options.sampling.top_p;
+  inputs["seed"] = options.sampling.seed;
+  inputs["no_verify"] = line.has("no-verify");
+  if (!faults_of_environment().empty()) {
+    inputs["test_faults"] = faults_of_environment();
+  }
 }
 
 json::array logits_array(const std::vector<float>& logits) {
@@ -219,61 +274,204 @@ GenerateOptions read_options(const CommandLine& line, const Checkpoint& checkpoi
   return out;
 }
 
-/// The same bursts in the timing plane: arrivals for a program that was proven, every rule for one that was not.
-RunResult run_beside(const CommandLine& line, const scheduler::ClusterProgram& program, std::int64_t iterations) {
-  RunOptions options;
-  options.tokens = iterations;
-  options.checks = line.has("no-verify") ? Checks::kAll : Checks::kArrivals;
-  return run_program(program, options);
+/// The timing plane beside the numeric one: arrivals for a program that was proven, every rule for one that was not.
+RunOptions timing_options(const CommandLine& line, const GenerateOptions& options) {
+  RunOptions out;
+  out.tokens = static_cast<std::int64_t>(options.prompt.size()) + options.new_tokens - 1;
+  out.checks = line.has("no-verify") ? Checks::kAll : Checks::kArrivals;
+  return out;
+}
+
+/// All chips in this process.
+RankResult generate_alone(const Job& job,
+                          const Checkpoint& checkpoint,
+                          RunOptions run_options,
+                          GenerateOptions options) {
+  catch_stop_signals();
+  const StopWatch watch;
+  plant_faults(faults_of_environment(), 0, run_options);
+  plant_numeric_faults(faults_of_environment(), options);
+  scheduler::refuse_non_finite(job.program, checkpoint);
+  RankResult result;
+  result.run = run_program(job.program, run_options);
+  if (result.run.ended_by_signal != 0) {
+    result.numbers.ended_by_signal = result.run.ended_by_signal;
+    return result;
+  }
+  ::malloc_trim(0);  // what compiling and the timing plane took would stay with the process
+  result.numbers = generate(job.program, checkpoint, options);
+  result.run.ended_by_signal = result.numbers.ended_by_signal;
+  result.run.memory_bytes = result.run.memory_bytes_max = result.numbers.memory_bytes;
+  return result;
+}
+
+/// Shares of the ranks' time in the numeric plane.
+struct Shares {
+  double kernels = 0, moving = 0, waiting = 0, other = 0;
+};
+Shares shares_of(const TimeUse& time) {
+  const double all = time.kernels_s + time.moving_s + time.waiting_s + time.other_s;
+  return all > 0 ? Shares{time.kernels_s / all, time.moving_s / all, time.waiting_s / all, time.other_s / all}
+                 : Shares{};
+}
+
+/// Bytes of the KV cache at the context bucket, every head once.
+std::int64_t kv_bytes(const scheduler::ModelConfig& model, std::int64_t context) {
+  constexpr std::int64_t kBytes = 4;
+  return 2 * model.layers * model.kv_heads * model.head_dim * context * kBytes;
+}
+
+double tokens_per_second(const GenerateResult& result, const GenerateOptions& options) {
+  const auto positions = static_cast<double>(options.prompt.size() + result.new_ids.size() - 1);
+  return result.wall_s > 0 && !result.new_ids.empty() ? positions / result.wall_s : 0.0;
+}
+
+json::object to_json(const CommandLine& line,
+                     const Job& job,
+                     const Checkpoint& checkpoint,
+                     const GenerateOptions& options,
+                     const RankResult& executed,
+                     const std::string& text) {
+  const GenerateResult& result = executed.numbers;
+  const RunResult& timing = executed.run;
+  const bool is_whole = result.ended_by_signal == 0;
+  json::object out = result_object(line);
+  out["inputs"] = job.inputs;
+  out["checkpoint"] = line.value("checkpoint");
+  out["prompt_ids"] = ids_array(options.prompt);
+  out["new_ids"] = ids_array(result.new_ids);
+  out["text"] = checkpoint.model().vocabulary == kByteVocabulary ? json::value(text) : json::value(nullptr);
+  out["partial"] = !is_whole;
+  if (!is_whole) {
+    out["ended_by_signal"] = result.ended_by_signal;
+  }
+  out["result_digest"] = is_whole ? json::value(node::to_hex(result.result_digest)) : json::value(nullptr);
+  out["fingerprint"] =
+      is_whole ? json::value(node::to_hex(node::fold(timing.fingerprint, result.fold))) : json::value(nullptr);
+  out["chips"] = job.program.chips;
+  out["tp"] = job.program.tensor_parallel;
+  out["pp"] = job.program.pipeline_parallel;
+  out["simd"] = std::string(node::name_of(options.simd));
+  out["transfers"] = timing.transfers;
+  out["vectors_moved"] = result.vectors_moved;
+  out["bytes_moved"] = result.bytes_moved;
+  add_ranks(out, timing);
+  out["weight_bytes"] = checkpoint.weight_bytes().count();
+  out["kv_bytes"] = kv_bytes(checkpoint.model(), job.program.plan.context);
+  const Shares shares = shares_of(result.time);
+  out["time_share"] = json::object{{"kernels", shares.kernels},
+                                   {"moving", shares.moving},
+                                   {"waiting", shares.waiting},
+                                   {"bookkeeping", shares.other}};
+  out["tokens_per_wall_s"] = tokens_per_second(result, options);
+  out["numeric_wall_s"] = result.wall_s;
+  if (line.has("logits")) {
+    out["logits_after_prompt"] = logits_array(result.logits_after_prompt);
+  }
+  return out;
+}
+
+/// What people read below the text.
+std::string summary(const Job& job, const GenerateOptions& options, const RankResult& executed) {
+  const GenerateResult& result = executed.numbers;
+  const bool is_whole = result.ended_by_signal == 0;
+  const Shares shares = shares_of(result.time);
+  Table table;
+  table.add({"chips",
+             std::to_string(job.program.chips) + ", TP " + std::to_string(job.program.tensor_parallel) + " x PP " +
+                 std::to_string(job.program.pipeline_parallel)});
+  table.add({"ranks", ranks_text(executed.run)});
+  table.add({"speed", node::fixed(tokens_per_second(result, options), 1) + " tokens/s of wall time, prompt included"});
+  table.add({"time",
+             "kernels " + percent(shares.kernels) + ", moving " + percent(shares.moving) + ", waiting " +
+                 percent(shares.waiting) + ", bookkeeping " + percent(shares.other)});
+  table.add({"memory", node::fixed(static_cast<double>(executed.run.memory_bytes) / 1e6, 1) + " MB, all ranks"});
+  table.add({"exchanged",
+             node::with_thousands(executed.run.transfers) + " transfers, " +
+                 node::with_thousands(result.vectors_moved) + " vectors with their bytes"});
+  table.add({"result digest", is_whole ? node::to_hex(result.result_digest) : "n/a, not complete"});
+  table.add({"fingerprint",
+             is_whole ? node::to_hex(node::fold(executed.run.fingerprint, result.fold)) : "n/a, not complete"});
+  std::string out;
+  if (!is_whole) {
+    out += "  PARTIAL: ended by signal " + std::to_string(result.ended_by_signal) + " after " +
+           std::to_string(result.new_ids.size()) + " of " + std::to_string(options.new_tokens) + " tokens\n";
+  }
+  if (!faults_of_environment().empty()) {
+    out += "  faults planted for a test: " + faults_of_environment() + "\n";
+  }
+  return out + table.text();
+}
+
+std::string generated_text(const Checkpoint& checkpoint, const GenerateOptions& options, const GenerateResult& result) {
+  std::vector<std::int64_t> all = options.prompt;
+  all.insert(all.end(), result.new_ids.begin(), result.new_ids.end());
+  if (checkpoint.model().vocabulary == kByteVocabulary) {
+    return text_of(all);
+  }
+  std::string out;
+  for (const std::int64_t id : result.new_ids) {
+    out += (out.empty() ? "" : ",") + std::to_string(id);
+  }
+  return out;
 }
 
 }  // namespace
 
-node::ExitCode generate_text(const CommandLine& line, const Console& console) {
-  refuse_words(line);
-  static_cast<void>(output_folder(line));
-  const auto begin = std::chrono::steady_clock::now();
+json::object generate_inputs(const CommandLine& typed) {
+  refuse_words(typed);
+  const CommandLine line = with_recorded_generation(typed);
   const std::filesystem::path where = find_checkpoint(line.value("checkpoint"));
   const Checkpoint checkpoint = Checkpoint::open(where);
-  checkpoint.refuse_non_finite();
   const GenerateOptions options = read_options(line, checkpoint);
-  const Job job = line.has("program") ? read_job(line, checkpoint, console)
-                                      : compile_job(compiling_line(line, where), checkpoint, console);
-  const std::int64_t iterations = static_cast<std::int64_t>(options.prompt.size()) + options.new_tokens - 1;
-  const RunResult timing = run_beside(line, job.program, iterations);
-  const GenerateResult result = generate(job.program, checkpoint, options);
-  LPU_CHECK(result.vectors_moved == timing.vectors, std::to_string(result.vectors_moved) + " vectors moved");
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  json::object inputs;
+  if (line.has("program")) {
+    inputs["program"] = line.value("program");
+    inputs["compiled_from"] = json::parse(scheduler::load_program(line.value("program")).inputs);
+  } else {
+    inputs = to_inputs(generating_configuration(compiling_line(line, where), checkpoint));
+  }
+  add_generation_inputs(inputs, line, options);
+  return inputs;
+}
 
-  std::vector<std::int64_t> all = options.prompt;
-  all.insert(all.end(), result.new_ids.begin(), result.new_ids.end());
-  const bool has_text = checkpoint.model().vocabulary == kByteVocabulary;
-  json::object object = result_object(line);
-  object["inputs"] = job.inputs;
-  object["checkpoint"] = line.value("checkpoint");
-  object["prompt_ids"] = ids_array(options.prompt);
-  object["new_ids"] = ids_array(result.new_ids);
-  object["text"] = has_text ? json::value(text_of(all)) : json::value(nullptr);
-  object["result_digest"] = node::to_hex(result.result_digest);
-  object["fingerprint"] = node::to_hex(node::fold(timing.fingerprint, result.fold));
-  object["chips"] = job.program.chips;
-  object["tp"] = job.program.tensor_parallel;
-  object["pp"] = job.program.pipeline_parallel;
-  object["ranks"] = 1;
-  object["simd"] = std::string(node::name_of(options.simd));
-  object["transfers"] = timing.transfers;
-  object["vectors_moved"] = result.vectors_moved;
-  object["bytes_moved"] = result.bytes_moved;
-  object["wall_s"] = seconds;
-  if (line.has("logits")) {
-    object["logits_after_prompt"] = logits_array(result.logits_after_prompt);
-  }
-  std::string text = has_text ? text_of(all) : std::string();
-  for (std::size_t i = 0; !has_text && i < result.new_ids.size(); ++i) {
-    text += (i == 0 ? "" : ",") + std::to_string(result.new_ids[i]);
-  }
-  print_result(line, console, object, text + "\n");
-  return node::ExitCode::kDone;
+node::ExitCode generate_text(const CommandLine& typed, const Console& console, RankGroup* group) {
+  refuse_words(typed);
+  static_cast<void>(output_folder(typed));
+  const CommandLine line = with_recorded_generation(typed);
+  const auto begin = std::chrono::steady_clock::now();
+  const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
+  const std::filesystem::path where = find_checkpoint(line.value("checkpoint"));
+  const Checkpoint checkpoint = Checkpoint::open(where);
+  GenerateOptions options = read_options(line, checkpoint);
+  Job job = line.has("program") ? read_job(line, checkpoint, console)
+                                : compile_job(compiling_line(line, where), checkpoint, console);
+  check_generation(job.program, checkpoint, options);
+  add_generation_inputs(job.inputs, line, options);
+  ProgressLine progress(console);
+  options.progress = [&](std::int64_t done, std::int64_t steps) {
+    progress.show(static_cast<double>(done) / static_cast<double>(steps),
+                  "generate: position " + std::to_string(done) + " of " + std::to_string(steps));
+  };
+  const RunOptions run_options = timing_options(line, options);
+  const RankResult executed =
+      group != nullptr ? run_on_ranks(job.program,
+                                      run_options,
+                                      {.carrier = carrier,
+                                       .trace = {},
+                                       .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
+                                      *group,
+                                      console)
+                       : generate_alone(job, checkpoint, run_options, options);
+  const GenerateResult& result = executed.numbers;
+  LPU_CHECK(result.ended_by_signal != 0 || result.vectors_moved == executed.run.vectors,
+            std::to_string(result.vectors_moved) + " vectors moved");
+  const std::string text = generated_text(checkpoint, options, result);
+  json::object object = to_json(line, job, checkpoint, options, executed, text);
+  object["wall_s"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  print_result(line, console, object, text + "\n\n" + summary(job, options, executed));
+  return result.ended_by_signal == 0 ? node::ExitCode::kDone
+                                     : static_cast<node::ExitCode>(128 + result.ended_by_signal);
 }
 
 }  // namespace lpu::cluster

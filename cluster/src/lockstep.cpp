@@ -11,8 +11,12 @@
 
 #include "dealing.hpp"
 #include "lpu/node/error.hpp"
+#include "lpu/node/floating_point.hpp"
+#include "lpu/scheduler/numeric_binding.hpp"
 #include "lpu/scheduler/program_file.hpp"
 #include "measure.hpp"
+#include "numeric_runner.hpp"
+#include "runner.hpp"
 #include "stop_signal.hpp"
 #include "test_faults.hpp"
 
@@ -25,10 +29,10 @@ using Clock = std::chrono::steady_clock;
 class Reporter {
  public:
   explicit Reporter(const RunOptions& options) : options_(&options) {}
-  void report(const Runner& runner) {
+  void report(const Execution& execution) {
     if (options_->progress && Clock::now() - last_ >= std::chrono::milliseconds(5)) {
       last_ = Clock::now();
-      options_->progress(runner.progress());
+      options_->progress(execution.progress());
     }
   }
 
@@ -37,50 +41,114 @@ class Reporter {
   Clock::time_point last_ = Clock::now();
 };
 
-/// Memory of this process, pages that it shares counted in parts (proportional set size); 0: the kernel does not say.
-std::int64_t memory_bytes() {
-  std::ifstream in("/proc/self/smaps_rollup");
-  for (std::string word; in >> word;) {
-    std::int64_t kibibytes = 0;
-    if (word == "Pss:" && in >> kibibytes) {
-      return kibibytes * 1024;
+/// Adds the time that it lives to a sum, where there is one.
+class Lap {
+ public:
+  explicit Lap(std::chrono::nanoseconds* sum) : sum_(sum) {}
+  ~Lap() {
+    if (sum_ != nullptr) {
+      *sum_ += Clock::now() - begin_;
     }
   }
-  return 0;
+  Lap(const Lap&) = delete;
+  Lap& operator=(const Lap&) = delete;
+  Lap(Lap&&) = delete;
+  Lap& operator=(Lap&&) = delete;
+
+ private:
+  std::chrono::nanoseconds* sum_;
+  Clock::time_point begin_ = Clock::now();
+};
+
+/// What a rank did: for all to know, and what rank 0 alone has.
+struct Part {
+  RankOutcome outcome;
+  int signal = 0;  ///< that ended it; 0: none
+  GenerateResult answers;
+};
+
+/// A rank among others.
+struct Place {
+  const scheduler::ClusterProgram& program;  ///< its part
+  const StartOrder& order;
+  RankGroup& group;
+  const Console& console;
+};
+
+/// The bursts of this rank's chips, in time.
+void run_timing_plane(const Place& place, RunOptions options, Part& part) {
+  const auto begin = Clock::now();
+  TraceRecorder recorder(place.program, place.order.trace);
+  observe(recorder, place.order.trace, options);
+  Runner runner(place.program,
+                place.order.digest,
+                options,
+                {.rank = place.group.rank(), .rank_of = place.order.rank_of},
+                &place.group.exchange());
+  place.console.log().debug("{} texts made ready in {:.0f} ms",
+                            place.program.texts.size(),
+                            std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+  // All have their orders: what compiling, parsing and sending took would stay with the process (rank 0: 27 MB, not 9).
+  place.group.exchange().wait(std::chrono::microseconds(0));
+  ::malloc_trim(0);
+  part.signal = execute(runner, options, &place.group);
+  part.outcome.chips = runner.outcomes();
+  part.outcome.messages_in_process = runner.transport().messages();
+  part.outcome.memory_bytes = memory_bytes();
+  part.outcome.trace = recorder.take();
+}
+
+/// The same bursts on numbers, when the timing plane has ended on this rank.
+void run_numeric_plane(const Place& place,
+                       const scheduler::Checkpoint& checkpoint,
+                       const GenerateOptions& options,
+                       const RunOptions& run_options,
+                       Part& part) {
+  const auto begin = Clock::now();
+  place.group.begin_next_plane();
+  ::malloc_trim(0);
+  NumericRunner runner(place.program,
+                       checkpoint,
+                       options,
+                       {.rank = place.group.rank(), .rank_of = place.order.rank_of},
+                       &place.group.exchange());
+  LoopTimes times;
+  part.signal = execute(runner, run_options, &place.group, &times);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  part.outcome.numbers = runner.outcome(times, seconds);
+  part.outcome.memory_bytes = std::max(part.outcome.memory_bytes, memory_bytes());
+  part.answers = runner.answers().result();
+  part.answers.wall_s = seconds;
 }
 
 /// What every rank does, the first one included.
-/// @return  outcome, and the signal that ended it; 0: none
-std::pair<RankOutcome, int> take_part(const scheduler::ClusterProgram& part,
-                                      const StartOrder& order,
-                                      RunOptions options,
-                                      RankGroup& group,
-                                      const Console& console) {
-  const std::string why = group.exchange().open(order.pairs, order.carrier);
+Part take_part(const Place& place, const RunOptions& options, const GenerateOptions* generation) {
+  interconnect::RankExchange& exchange = place.group.exchange();
+  const std::string why = exchange.open(place.order.pairs, place.order.carrier);
   if (!why.empty()) {
-    console.log().warn("shared memory: found {}; MPI carries all vectors, which takes longer", why);
+    place.console.log().warn("shared memory: found {}; MPI carries all vectors, which takes longer", why);
   }
-  console.log().info("vectors between ranks go through {}",
-                     group.exchange().has_shared_memory() ? "shared memory" : "MPI");
+  place.console.log().info("vectors between ranks go through {}",
+                           exchange.has_shared_memory() ? "shared memory" : "MPI");
   const StopWatch watch;
-  const auto begin = Clock::now();
-  TraceRecorder recorder(part, order.trace);
-  observe(recorder, order.trace, options);
-  Runner runner(part, order.digest, options, {.rank = group.rank(), .rank_of = order.rank_of}, &group.exchange());
-  console.log().debug("{} texts made ready in {:.0f} ms",
-                      part.texts.size(),
-                      std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
-  // All have their orders: what compiling, parsing and sending took would stay with the process (rank 0: 27 MB, not 9).
-  group.exchange().wait(std::chrono::microseconds(0));
-  ::malloc_trim(0);
-  const int signal = execute(runner, options, &group);
-  return {RankOutcome{.chips = runner.outcomes(),
-                      .messages_in_process = runner.transport().messages(),
-                      .exchange = group.exchange().counts(),
-                      .uses_shared_memory = group.exchange().has_shared_memory(),
-                      .memory_bytes = memory_bytes(),
-                      .trace = recorder.take()},
-          signal};
+  Part part;
+  if (generation == nullptr) {
+    run_timing_plane(place, options, part);
+  } else {
+    node::set_arithmetic_mode();
+    const auto checkpoint = scheduler::Checkpoint::open(place.order.numbers->checkpoint);
+    scheduler::refuse_non_finite(place.program, checkpoint);
+    run_timing_plane(place, options, part);
+    if (part.signal == 0) {
+      RunOptions numeric_options;
+      numeric_options.pause = options.pause;
+      report_progress(*generation, numeric_options);
+      run_numeric_plane(place, checkpoint, *generation, numeric_options, part);
+    }
+  }
+  part.outcome.exchange = exchange.counts();
+  part.outcome.uses_shared_memory = exchange.has_shared_memory();
+  return part;
 }
 
 RunOptions options_of(const StartOrder& order, std::int32_t rank) {
@@ -89,6 +157,17 @@ RunOptions options_of(const StartOrder& order, std::int32_t rank) {
   options.users = order.users;
   options.checks = order.checks;
   plant_faults(order.faults, rank, options);
+  return options;
+}
+
+/// What the numeric plane is asked for; this host's CPU must have the instructions that rank 0 found on its own.
+std::optional<GenerateOptions> generation_of(const StartOrder& order) {
+  if (!order.numbers) {
+    return std::nullopt;
+  }
+  GenerateOptions options = order.numbers->options;
+  static_cast<void>(node::choose_simd_target(std::string(node::name_of(options.simd))));
+  plant_numeric_faults(order.faults, options);
   return options;
 }
 
@@ -111,45 +190,53 @@ void add_ranks(RunResult& result, const std::vector<std::optional<RankOutcome>>&
 
 }  // namespace
 
-int execute(Runner& runner, const RunOptions& options, RankGroup* group) {
+int execute(Execution& execution, const RunOptions& options, RankGroup* group, LoopTimes* times) {
   Reporter reporter(options);
+  std::chrono::nanoseconds* exchanging = times == nullptr ? nullptr : &times->exchanging;
+  std::chrono::nanoseconds* waiting = times == nullptr ? nullptr : &times->waiting;
   try {
     for (;;) {
-      while (runner.run_next()) {
+      while (execution.run_next()) {
         if (options.pause) {
           options.pause();
         }
-        reporter.report(runner);
+        reporter.report(execution);
         if (group != nullptr) {
-          group->poll(runner);
+          const Lap lap(exchanging);
+          group->poll(execution);
         } else if (stop_signal() != 0) {
           return stop_signal();
         }
       }
       if (group == nullptr) {
-        if (!runner.is_done()) {
-          throw deadlock(runner.waits());
+        if (!execution.is_done()) {
+          throw deadlock(execution.waits());
         }
         break;
       }
-      if (group->rest(runner)) {
+      const Lap lap(waiting);
+      if (group->rest(execution)) {
         break;
       }
     }
   } catch (const Stopped& stopped) {
     return stopped.signal;
   }
-  runner.check_nothing_left();
+  execution.check_nothing_left();
   return 0;
 }
 
-RunResult run_on_ranks(scheduler::ClusterProgram& program,
-                       const RunOptions& options,
-                       interconnect::Carrier carrier,
-                       const TraceSelection& selection,
-                       RankGroup& group,
-                       const Console& console,
-                       Trace& trace) {
+void report_progress(const GenerateOptions& options, RunOptions& run_options) {
+  if (options.progress) {
+    run_options.progress = [&options](const RunProgress& at) { options.progress(at.iterations, at.iterations_total); };
+  }
+}
+
+RankResult run_on_ranks(scheduler::ClusterProgram& program,
+                        const RunOptions& options,
+                        const RankSettings& settings,
+                        RankGroup& group,
+                        const Console& console) {
   const node::IterationPlan plan = scheduler::with_users(program, options.users);
   const Dealing dealing = deal(program, group.ranks());
   const auto begin = Clock::now();
@@ -161,10 +248,17 @@ RunResult run_on_ranks(scheduler::ClusterProgram& program,
                    .faults = faults_of_environment(),
                    .rank_of = dealing.rank_of,
                    .pairs = pair_loads(program, dealing, plan.groups),
-                   .carrier = carrier,
-                   .trace = selection};
-  RunOptions own_options = options_of(order, 0);  // a fault that cannot be planted is refused before the start
+                   .carrier = settings.carrier,
+                   .trace = settings.trace,
+                   .numbers = settings.numbers};
+  // A fault that cannot be planted is refused before the start.
+  RunOptions own_options = options_of(order, 0);
   own_options.progress = options.progress;
+  std::optional<GenerateOptions> generation = generation_of(order);
+  if (settings.numbers) {
+    order.pairs = with_numbers(std::move(order.pairs), program, dealing);
+    generation->progress = settings.numbers->options.progress;
+  }
   group.begin();
   for (std::int32_t rank = 1; rank < group.ranks(); ++rank) {
     order.program = scheduler::to_bytes(part_of(program, dealing, rank));
@@ -172,27 +266,33 @@ RunResult run_on_ranks(scheduler::ClusterProgram& program,
   }
   const scheduler::ClusterProgram part = part_of(program, dealing, 0);
   program.texts = {};
-  auto [own, signal] = take_part(part, order, own_options, group, console);
-  auto outcomes = group.gather(std::move(own));
+  Part own = take_part({part, order, group, console}, own_options, generation ? &*generation : nullptr);
+  auto outcomes = group.gather(std::move(own.outcome));
   std::vector<ChipOutcome> chips;
   std::vector<Trace> traces;
+  NumericOutcome numbers;
   for (auto& outcome : outcomes) {
     if (outcome) {
       chips.insert(chips.end(), outcome->chips.begin(), outcome->chips.end());
       traces.push_back(std::move(outcome->trace));
+      add(numbers, outcome->numbers);
     }
   }
-  trace = merge(std::move(traces));
-  RunResult result = measure(program, plan, options, order.digest, std::move(chips));
-  add_ranks(result, outcomes);
-  for (ChipFigures& chip : result.per_chip) {
+  RankResult result{.run = measure(program, plan, options, order.digest, std::move(chips)),
+                    .trace = merge(std::move(traces)),
+                    .numbers = std::move(own.answers)};
+  add_ranks(result.run, outcomes);
+  for (ChipFigures& chip : result.run.per_chip) {
     chip.rank = dealing.rank_of[static_cast<std::size_t>(chip.chip)];
   }
-  result.ended_by_signal = signal != 0 ? signal : group.stopped_by();
-  result.ranks = group.ranks();
-  result.ranks_idle = group.ranks() - dealing.ranks_used;
-  result.hosts = group.exchange().hosts();
-  set_wall_time(result, std::chrono::duration<double>(Clock::now() - begin).count());
+  result.run.ended_by_signal = own.signal != 0 ? own.signal : group.stopped_by();
+  result.run.ranks = group.ranks();
+  result.run.ranks_idle = group.ranks() - dealing.ranks_used;
+  result.run.hosts = group.exchange().hosts();
+  set_wall_time(result.run, std::chrono::duration<double>(Clock::now() - begin).count());
+  put(numbers, program.chip, result.numbers);
+  result.numbers.ended_by_signal = result.run.ended_by_signal;
+  result.numbers.memory_bytes = result.run.memory_bytes;
   return result;
 }
 
@@ -206,8 +306,10 @@ node::ExitCode follow(RankGroup& group, const Console& console) {
   const scheduler::ClusterProgram part =
       scheduler::from_bytes(order->program, "the program of rank " + std::to_string(group.rank()));
   order->program = {};
-  const auto [outcome, signal] = take_part(part, *order, options_of(*order, group.rank()), group, console);
-  group.report(outcome);
+  const std::optional<GenerateOptions> generation = generation_of(*order);
+  const Part own =
+      take_part({part, *order, group, console}, options_of(*order, group.rank()), generation ? &*generation : nullptr);
+  group.report(own.outcome);
   return group.quit_code();
 }
 

@@ -1,8 +1,11 @@
 #pragma once
+#include <optional>
+
+#include "execution.hpp"
+#include "lpu/cluster/generate.hpp"
 #include "lpu/cluster/run_program.hpp"
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "rank_group.hpp"
-#include "runner.hpp"
 #include "trace.hpp"
 
 namespace lpu::cluster {
@@ -10,19 +13,36 @@ namespace lpu::cluster {
 /// Runs the chips of this rank until all are done, or a signal asks for the end: the one loop of every execution.
 /// @param group  nullptr: all chips are here
 /// @return       the signal; 0: done
-/// @throws       what Runner and RankGroup throw; ScheduleViolation also for a deadlock and for vectors never received
-[[nodiscard]] int execute(Runner& runner, const RunOptions& options, RankGroup* group);
+/// @throws       what the execution and RankGroup throw; ScheduleViolation also for a deadlock and for vectors never
+///               received
+[[nodiscard]] int execute(Execution& execution,
+                          const RunOptions& options,
+                          RankGroup* group,
+                          LoopTimes* times = nullptr);
+
+/// The loop's progress is the generation's. The options must outlive the loop.
+void report_progress(const GenerateOptions& options, RunOptions& run_options);
+
+/// How ranks execute a program, beside what RunOptions say.
+struct RankSettings {
+  interconnect::Carrier carrier = interconnect::Carrier::kAuto;
+  TraceSelection trace;
+  std::optional<NumericOrder> numbers;  ///< the numeric plane, too
+};
+
+struct RankResult {
+  RunResult run;  ///< timing plane; wall time, memory and messages of all
+  Trace trace;    ///< bursts that were selected
+  GenerateResult numbers;
+};
 
 /// Rank 0's side of an execution on several ranks: deals the chips, takes part, collects what all measured.
-/// @param trace  gets the bursts that were selected
 /// @post the program has no texts any more: each rank has its own
-[[nodiscard]] RunResult run_on_ranks(scheduler::ClusterProgram& program,
-                                     const RunOptions& options,
-                                     interconnect::Carrier carrier,
-                                     const TraceSelection& selection,
-                                     RankGroup& group,
-                                     const Console& console,
-                                     Trace& trace);
+[[nodiscard]] RankResult run_on_ranks(scheduler::ClusterProgram& program,
+                                      const RunOptions& options,
+                                      const RankSettings& settings,
+                                      RankGroup& group,
+                                      const Console& console);
 
 /// The side of all others. Returns when rank 0 lets them go.
 [[nodiscard]] node::ExitCode follow(RankGroup& group, const Console& console);

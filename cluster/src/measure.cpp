@@ -1,6 +1,8 @@
 #include "measure.hpp"
 
 #include <algorithm>
+#include <fstream>
+#include <string>
 
 #include "lpu/node/digest.hpp"
 
@@ -105,6 +107,17 @@ RunResult measure(const scheduler::ClusterProgram& program,
     out.tokens_per_second = out.tokens_per_second_per_user * options.users;
   }
   return out;
+}
+
+std::int64_t memory_bytes() {
+  std::ifstream in("/proc/self/smaps_rollup");
+  for (std::string word; in >> word;) {
+    std::int64_t kibibytes = 0;
+    if (word == "Pss:" && in >> kibibytes) {
+      return kibibytes * 1024;
+    }
+  }
+  return 0;
 }
 
 void set_wall_time(RunResult& result, double seconds) {

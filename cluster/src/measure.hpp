@@ -17,6 +17,9 @@ namespace lpu::cluster {
                                 std::uint64_t digest,
                                 std::vector<ChipOutcome> chips);
 
+/// Memory of this process, pages that it shares counted in parts (proportional set size); 0: the kernel does not say.
+[[nodiscard]] std::int64_t memory_bytes();
+
 /// Sets what follows from the wall time.
 void set_wall_time(RunResult& result, double seconds);
 

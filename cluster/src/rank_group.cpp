@@ -86,13 +86,11 @@ std::optional<StartOrder> RankGroup::await_start() {
 
 // ---- while it runs
 
-void RankGroup::poll(Runner& runner) {
-  runner_ = &runner;
+void RankGroup::poll(Execution& execution) {
+  execution_ = &execution;
   has_moved_ = true;
   is_resting_ = false;
-  if (exchange_.receive(runner.transport())) {
-    runner.wake_receivers();
-  }
+  execution.receive();
   handle_control();
   look_for_signals();
   const auto now = Clock::now();
@@ -102,15 +100,14 @@ void RankGroup::poll(Runner& runner) {
   }
 }
 
-bool RankGroup::rest(Runner& runner) {
-  runner_ = &runner;
-  if (runner.is_done() && !has_finished_) {
+bool RankGroup::rest(Execution& execution) {
+  execution_ = &execution;
+  if (execution.is_done() && !has_finished_) {
     exchange_.finish();
     has_finished_ = true;
   }
   for (;;) {
-    if (exchange_.receive(runner.transport())) {
-      runner.wake_receivers();
+    if (execution.receive()) {
       has_moved_ = true;
       is_resting_ = false;
       return false;
@@ -122,6 +119,15 @@ bool RankGroup::rest(Runner& runner) {
     tick();
     exchange_.wait(kLongest);
   }
+}
+
+void RankGroup::begin_next_plane() {
+  exchange_.reopen();
+  execution_ = nullptr;
+  has_finished_ = false;
+  is_resting_ = false;
+  has_moved_ = true;
+  reported_sent_ = -1;
 }
 
 /// What a rank that waits has to look at.
@@ -168,6 +174,7 @@ void RankGroup::handle(const interconnect::ControlMessage& message) {
     case ControlKind::kProbe: {
       Stillness answer = stillness();
       answer.round = decode<std::int64_t>(message.bytes);
+      reported_sent_ = answer.is_still ? reported_sent_ : -1;  // rank 0 drops the old report: it gets a new one
       exchange_.send_control(message.from, encode(ControlKind::kAnswer, answer));
       return;
     }
@@ -328,8 +335,8 @@ Stillness RankGroup::stillness() const {
                 .sent = exchange_.counts().sent,
                 .received = exchange_.counts().received,
                 .waits = {}};
-  if (runner_ != nullptr && is_resting_) {
-    out.waits = runner_->waits();
+  if (execution_ != nullptr && is_resting_) {
+    out.waits = execution_->waits();
   }
   return out;
 }
@@ -411,7 +418,7 @@ void RankGroup::judge_answers() {
 void RankGroup::report(const RankOutcome& outcome) {
   is_over_ = true;
   is_resting_ = true;
-  runner_ = nullptr;
+  execution_ = nullptr;
   exchange_.close();
   exchange_.send_control(0, encode(ControlKind::kOutcome, outcome));
   while (!has_quit_) {
@@ -425,7 +432,7 @@ void RankGroup::report(const RankOutcome& outcome) {
 std::vector<std::optional<RankOutcome>> RankGroup::gather(RankOutcome own) {
   is_over_ = true;
   is_resting_ = true;
-  runner_ = nullptr;
+  execution_ = nullptr;
   exchange_.close();
   outcomes_[0] = std::move(own);
   const auto is_missing = [this] {

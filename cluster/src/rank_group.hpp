@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "console.hpp"
+#include "execution.hpp"
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/error.hpp"
 #include "rank_log.hpp"
 #include "rank_messages.hpp"
-#include "runner.hpp"
 
 namespace lpu::cluster {
 
@@ -50,10 +50,13 @@ class RankGroup {
   [[nodiscard]] std::optional<StartOrder> await_start();
 
   /// Between two turns of chips: takes what has come, hands on what was sent.
-  void poll(Runner& runner);
+  void poll(Execution& execution);
   /// No chip here can run: sleeps until one can.
   /// @return true: all chips here are done, and so are those that send to them
-  [[nodiscard]] bool rest(Runner& runner);
+  [[nodiscard]] bool rest(Execution& execution);
+
+  /// The next plane begins, on this rank: another execution, whose messages lie behind those of the one that ended.
+  void begin_next_plane();
 
   /// Others: hands the outcome to rank 0 and stays until it lets everyone go.
   void report(const RankOutcome& outcome);
@@ -94,7 +97,7 @@ class RankGroup {
   interconnect::RankExchange exchange_;
   std::vector<std::int64_t> pids_;
   LogMerger log_;
-  Runner* runner_ = nullptr;  ///< while it executes, and until its rank has reported
+  Execution* execution_ = nullptr;  ///< while it executes, and until its rank has reported
   bool has_started_ = false;
   bool is_resting_ = false;    ///< nothing can run here
   bool has_finished_ = false;  ///< this rank's chips are done

@@ -7,6 +7,7 @@
 
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/emulator.hpp"
+#include "numeric_runner.hpp"
 #include "runner.hpp"
 #include "trace.hpp"
 
@@ -27,6 +28,12 @@ enum class ControlKind : std::uint8_t {
   kLog,      ///< to rank 0: LogLine
 };
 
+/// The numeric plane behind the timing plane.
+struct NumericOrder {
+  std::string checkpoint;   ///< path, the same on each host
+  GenerateOptions options;  ///< but for its functions
+};
+
 /// All that a rank needs to take part.
 struct StartOrder {
   std::string program;  ///< scheduler::to_bytes() of its part
@@ -39,6 +46,7 @@ struct StartOrder {
   std::vector<interconnect::PairLoad> pairs;
   interconnect::Carrier carrier = interconnect::Carrier::kAuto;
   TraceSelection trace;
+  std::optional<NumericOrder> numbers;
 };
 
 /// What a rank measured.
@@ -49,6 +57,7 @@ struct RankOutcome {
   bool uses_shared_memory = false;
   std::int64_t memory_bytes = 0;  ///< proportional set size when it ended; 0: not known
   Trace trace;
+  NumericOutcome numbers;
 };
 
 struct Failure {

@@ -2,6 +2,8 @@
 #include <utility>
 
 #include <cereal/archives/portable_binary.hpp>
+#include <cereal/types/map.hpp>
+#include <cereal/types/optional.hpp>
 #include <cereal/types/string.hpp>
 #include <cereal/types/vector.hpp>
 
@@ -36,6 +38,10 @@ void serialize(Archive& archive, ChipMeasures& measures) {
   archive(measures.period_min, measures.period_max, measures.units, measures.link_busy);
 }
 template <typename Archive>
+void serialize(Archive& archive, Sampling& sampling) {
+  archive(sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed);
+}
+template <typename Archive>
 void serialize(Archive& archive, Wait& wait) {
   archive(wait.chip, wait.cycle, wait.instruction, wait.link, wait.from, wait.iteration, wait.transfer);
 }
@@ -57,9 +63,21 @@ void serialize(Archive& archive, Trace& trace) {
   archive(trace.names, trace.bursts, trace.left_out);
 }
 template <typename Archive>
+void serialize(Archive& archive, NumericOrder& order) {
+  archive(order.checkpoint, order.options.prompt, order.options.new_tokens, order.options.simd, order.options.sampling);
+}
+template <typename Archive>
+void serialize(Archive& archive, TimeUse& time) {
+  archive(time.kernels_s, time.moving_s, time.waiting_s, time.other_s);
+}
+template <typename Archive>
+void serialize(Archive& archive, NumericOutcome& outcome) {
+  archive(outcome.folds, outcome.vectors, outcome.time);
+}
+template <typename Archive>
 void serialize(Archive& archive, StartOrder& order) {
   archive(order.program, order.digest, order.tokens, order.users, order.checks, order.faults);
-  archive(order.rank_of, order.pairs, order.carrier, order.trace);
+  archive(order.rank_of, order.pairs, order.carrier, order.trace, order.numbers);
 }
 template <typename Archive>
 void serialize(Archive& archive, ChipOutcome& chip) {
@@ -68,7 +86,7 @@ void serialize(Archive& archive, ChipOutcome& chip) {
 template <typename Archive>
 void serialize(Archive& archive, RankOutcome& outcome) {
   archive(outcome.chips, outcome.messages_in_process, outcome.exchange);
-  archive(outcome.uses_shared_memory, outcome.memory_bytes, outcome.trace);
+  archive(outcome.uses_shared_memory, outcome.memory_bytes, outcome.trace, outcome.numbers);
 }
 template <typename Archive>
 void serialize(Archive& archive, Failure& failure) {

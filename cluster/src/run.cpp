@@ -38,7 +38,9 @@ void print_version(const CommandLine& line, const Console& console) {
 
 void print_configuration(const CommandLine& line, const Console& console) {
   boost::json::object out = result_object(line);
-  out["inputs"] = *line.verb == Verb::kRun ? run_inputs(line) : to_inputs(configure(line));
+  out["inputs"] = *line.verb == Verb::kRun        ? run_inputs(line)
+                  : *line.verb == Verb::kGenerate ? generate_inputs(line)
+                                                  : to_inputs(configure(line));
   console.print_line(pretty(out));
 }
 
@@ -61,7 +63,7 @@ ExitCode do_verb(const CommandLine& line, const Console& console, RankGroup* gro
     case Verb::kAssemble:
       return assemble_program(line, console);
     case Verb::kGenerate:
-      return generate_text(line, console);
+      return generate_text(line, console, group);
     case Verb::kCompare:
       return compare_machines(line, console);
     case Verb::kDemo:
@@ -125,7 +127,6 @@ int complain_and_exit(const Failure& failure) {
   return failure.exit_code;
 }
 
-/// A verb that all ranks take part in.
 int do_on_ranks(const CommandLine& line, const Launch& launch) {
   const MpiSession session;
   check_launch(launch, MpiSession::ranks());
@@ -141,7 +142,10 @@ int do_on_ranks(const CommandLine& line, const Launch& launch) {
     Failure failure = describe_error();
     failure.rank = group.rank();
     if (group.has_started() || group.rank() != 0) {
-      failure.message = "[rank " + std::to_string(group.rank()) + "] " + failure.message;
+      // What is wrong with an input is wrong whoever reads it.
+      if (failure.exit_code != static_cast<std::int32_t>(ExitCode::kInput)) {
+        failure.message = "[rank " + std::to_string(group.rank()) + "] " + failure.message;
+      }
       group.fail(failure);
     }
     group.release(static_cast<ExitCode>(failure.exit_code));
@@ -149,8 +153,13 @@ int do_on_ranks(const CommandLine& line, const Launch& launch) {
   }
 }
 
+/// The verbs that all ranks take part in.
+bool takes_ranks(const CommandLine& line) {
+  return *line.verb == Verb::kRun || *line.verb == Verb::kGenerate;
+}
+
 int do_line(const CommandLine& line, const Launch& launch) {
-  if (only_talks(line) || *line.verb != Verb::kRun) {
+  if (only_talks(line) || !takes_ranks(line)) {
     if (launch.is_mpi && !launch.is_first) {
       // Rank 0 does it, and says it all, the exit code too: a launcher kills the rest as soon as one rank ends with
       // another code.

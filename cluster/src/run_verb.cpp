@@ -24,6 +24,7 @@
 #include "lpu/node/suggestion.hpp"
 #include "lpu/scheduler/program_file.hpp"
 #include "plan_report.hpp"
+#include "ranks_report.hpp"
 #include "stop_signal.hpp"
 #include "test_faults.hpp"
 #include "trace.hpp"
@@ -160,14 +161,6 @@ json::array per_chip(const RunResult& result) {
   return out;
 }
 
-std::string transport(const RunResult& result) {
-  if (result.ranks == 1) {
-    return "in process";
-  }
-  const std::string same_host = result.uses_shared_memory ? "shared memory" : "MPI";
-  return result.hosts > 1 && result.uses_shared_memory ? same_host + ", MPI between hosts" : same_host;
-}
-
 json::object to_json(const CommandLine& line, const Job& job, const RunResult& result) {
   const scheduler::ClusterProgram& program = job.program;
   json::object out = result_object(line);
@@ -217,33 +210,11 @@ json::object to_json(const CommandLine& line, const Job& job, const RunResult& r
   out["occupancy"] = to_json(result.occupancy);
   out["link_busy_max"] = result.link_busy_max;
   out["checks"] = line.has("no-verify") ? "all" : "arrivals and readiness";
-  out["ranks"] = result.ranks;
-  out["ranks_idle"] = result.ranks_idle;
-  out["hosts"] = result.hosts;
-  out["transport"] = transport(result);
-  out["sleeps"] = result.sleeps;
-  out["wake_ups"] = result.wake_ups;
-  out["memory_bytes"] = result.memory_bytes;
-  out["memory_bytes_per_rank_max"] = result.memory_bytes_max;
+  add_ranks(out, result);
   out["wall_s"] = result.wall_s;
   out["chip_cycles_per_wall_s"] = result.chip_cycles_per_wall_s;
   out["wall_us_per_chip_token"] = result.wall_us_per_chip_token;
   out["per_chip"] = per_chip(result);
-  return out;
-}
-
-std::string percent(double share) {
-  return node::fixed(100 * share, 1) + " %";
-}
-
-std::string ranks_text(const RunResult& result) {
-  std::string out = std::to_string(result.ranks);
-  if (result.ranks > 1) {
-    out += " on " + std::to_string(result.hosts) + (result.hosts == 1 ? " host" : " hosts") + ", " + transport(result);
-  }
-  if (result.ranks_idle > 0) {
-    out += "; " + std::to_string(result.ranks_idle) + " idle (no chip left for them)";
-  }
   return out;
 }
 
@@ -307,16 +278,6 @@ void add_run_flags(json::object& inputs, const CommandLine& line, const json::va
   inputs["no_verify"] = line.has("no-verify");
 }
 
-interconnect::Carrier parse_carrier(const std::string& text) {
-  static const std::vector<std::string> kKnown = {"auto", "shm", "mpi"};
-  const auto found = std::find(kKnown.begin(), kKnown.end(), text);
-  if (found == kKnown.end()) {
-    throw InputError("--transport: found " + text + "; expected a carrier of vectors between ranks" +
-                     node::known_values(text, kKnown));
-  }
-  return static_cast<interconnect::Carrier>(found - kKnown.begin());
-}
-
 std::string progress_text(const RunProgress& at, const RunOptions& options, std::chrono::duration<double> wall) {
   const std::int64_t groups = std::max<std::int64_t>(1, at.iterations_total / options.tokens);
   std::string out = "run: token " + node::with_thousands(at.iterations / groups) + " of " +
@@ -331,16 +292,17 @@ std::string progress_text(const RunProgress& at, const RunOptions& options, std:
 }
 
 /// All chips in this process.
-RunResult run_alone(const Job& job, RunOptions options, const TraceSelection& selection, Trace& trace) {
+RankResult run_alone(const Job& job, RunOptions options, const TraceSelection& selection) {
   catch_stop_signals();
   const StopWatch watch;
   plant_faults(faults_of_environment(), 0, options);
   TraceRecorder recorder(job.program, selection);
   observe(recorder, selection, options);
-  RunResult result = run_program(job.program, options);
+  RankResult result;
+  result.run = run_program(job.program, options);
   std::vector<Trace> traces;
   traces.push_back(recorder.take());
-  trace = merge(std::move(traces));
+  result.trace = merge(std::move(traces));
   return result;
 }
 
@@ -429,12 +391,13 @@ node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console,
     progress.show(static_cast<double>(at.iterations) / static_cast<double>(at.iterations_total),
                   progress_text(at, options, std::chrono::steady_clock::now() - begin));
   };
-  Trace trace;
-  const RunResult result = group != nullptr
-                               ? run_on_ranks(job.program, options, carrier, selection, *group, console, trace)
-                               : run_alone(job, options, selection, trace);
+  const RankResult executed =
+      group != nullptr
+          ? run_on_ranks(job.program, options, {.carrier = carrier, .trace = selection, .numbers = {}}, *group, console)
+          : run_alone(job, options, selection);
+  const RunResult& result = executed.run;
   if (selection.is_wanted) {
-    write_trace(line, console, trace, job);
+    write_trace(line, console, executed.trace, job);
   }
   print_result(line, console, to_json(line, job, result), to_text(line, job, result));
   return result.ended_by_signal == 0 ? node::ExitCode::kDone

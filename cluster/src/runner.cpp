@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/check_users.hpp"
 
 namespace lpu::cluster {
@@ -18,6 +19,7 @@ Runner::Runner(const scheduler::ClusterProgram& program,
       options_(&options),
       plan_(scheduler::with_users(program, options.users)),
       digest_(digest),
+      exchange_(exchange),
       transport_(program.bindings, std::move(placement), exchange) {
   transport_.set_tamperer(options.tamperer);
   make_tables();
@@ -159,6 +161,14 @@ bool Runner::run_next() {
     ready_.push_back(chip);
   }
   running_ -= states_[at] == node::ChipState::kDone ? 1 : 0;
+  wake_receivers();
+  return true;
+}
+
+bool Runner::receive() {
+  if (!exchange_->receive(transport_)) {
+    return false;
+  }
   wake_receivers();
   return true;
 }

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "execution.hpp"
 #include "lpu/cluster/run_program.hpp"
 #include "lpu/interconnect/in_process_transport.hpp"
 #include "lpu/node/burst_table.hpp"
 #include "lpu/node/checked_chip.hpp"
 #include "lpu/node/emulator.hpp"
-#include "lpu/node/error.hpp"
 #include "lpu/scheduler/cluster_program.hpp"
 
 namespace lpu::cluster {
@@ -22,11 +22,8 @@ struct ChipOutcome {
   node::ChipMeasures measures;
 };
 
-/// The chips of one rank, their wires, and who may run.
-///
-/// A chip runs ahead until it needs a vector that has not come; who got one is run next. In which order chips run
-/// decides nothing.
-class Runner {
+/// The timing plane: the chips of one rank, their wires, and who may run.
+class Runner final : public Execution {
  public:
   /// @param program   chips of other ranks have no text here
   /// @param digest    of the whole cluster's program
@@ -38,21 +35,20 @@ class Runner {
          interconnect::ChipPlacement placement = {},
          interconnect::RankExchange* exchange = nullptr);
 
-  /// Gives the next chip that can run its turn.
-  /// @return false: there was none
-  bool run_next();
-  /// Those that wait for what has been delivered since can run again.
-  void wake_receivers();
-  [[nodiscard]] bool is_done() const;
-  [[nodiscard]] std::vector<node::Wait> waits() const;  ///< of chips that wait
-  void check_nothing_left();
+  bool run_next() override;
+  bool receive() override;
+  [[nodiscard]] bool is_done() const override;
+  [[nodiscard]] std::vector<node::Wait> waits() const override;
+  void check_nothing_left() override;
+  [[nodiscard]] RunProgress progress() const override;
 
-  [[nodiscard]] RunProgress progress() const;  ///< of the chips of stage 0 that are here
   [[nodiscard]] std::vector<ChipOutcome> outcomes() const;
   [[nodiscard]] const node::IterationPlan& plan() const { return plan_; }
   [[nodiscard]] interconnect::InProcessTransport& transport() { return transport_; }
 
  private:
+  /// Those that wait for what has been delivered since can run again.
+  void wake_receivers();
   void make_tables();
   void check_wiring() const;
   void check_clockwork() const;
@@ -64,6 +60,7 @@ class Runner {
   const RunOptions* options_;
   node::IterationPlan plan_;
   std::uint64_t digest_;
+  interconnect::RankExchange* exchange_;
   interconnect::InProcessTransport transport_;
   std::vector<std::unique_ptr<node::BurstTable>> tables_;
   std::vector<std::unique_ptr<node::CheckedText>> checked_texts_;  ///< Checks::kAll only
@@ -73,9 +70,5 @@ class Runner {
   std::deque<std::int32_t> ready_;
   std::size_t running_ = 0;  ///< chips that are not done
 };
-
-/// All of them wait and nothing is on its way: who waits for whom, from the earliest wait on.
-/// @param waits  of every chip of the cluster that is not done; at least one
-[[nodiscard]] node::ScheduleViolation deadlock(const std::vector<node::Wait>& waits);
 
 }  // namespace lpu::cluster

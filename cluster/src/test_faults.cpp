@@ -18,7 +18,9 @@ namespace {
 
 constexpr std::string_view kVariable = "LPU_CLUSTER_TEST_FAULTS";
 constexpr std::string_view kKnown =
-    "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K, cut=CHIP.LINK.K or skip=CHIP.K.I, separated by commas";
+    "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K, cut=CHIP.LINK.K, bit=CHIP.LINK.N, lose=CHIP.LINK.N or skip=CHIP.K.I, "
+    "separated by "
+    "commas";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> out;
@@ -47,7 +49,7 @@ Fault parse(std::string_view text) {
     }
   }
   const std::size_t expected = out.kind == "delay" ? 1 : 3;
-  constexpr std::array<std::string_view, 5> kKinds = {"delay", "flip", "swap", "cut", "skip"};
+  constexpr std::array<std::string_view, 7> kKinds = {"delay", "flip", "swap", "cut", "bit", "lose", "skip"};
   const bool is_known = std::find(kKinds.begin(), kKinds.end(), out.kind) != kKinds.end();
   if (!is_known || out.numbers.size() != expected) {
     throw node::InputError(std::string(kVariable) + ": found " + std::string(text) + "; expected " +
@@ -84,6 +86,27 @@ interconnect::Tamperer tamperer(std::string_view kind, interconnect::Delivery en
   };
 }
 
+bool is_numeric(const Fault& fault) {
+  return fault.kind == "bit" || fault.kind == "lose";
+}
+
+interconnect::PayloadTamperer numeric_tamperer(bool is_flip, interconnect::Delivery end, std::int64_t number) {
+  return [=, seen = std::int64_t{0}](interconnect::Delivery to, std::span<std::byte> vector) mutable {
+    if (to.chip != end.chip || to.link != end.link) {
+      return true;
+    }
+    const auto found = std::find_if(vector.begin(), vector.end(), [](std::byte byte) { return byte != std::byte{0}; });
+    if (is_flip && found == vector.end()) {
+      return true;
+    }
+    const bool is_hit = seen++ == number;
+    if (is_hit && is_flip) {
+      *found ^= std::byte{0x40};  // a high bit: a low one may be lost where the number is added to a larger one
+    }
+    return is_flip || !is_hit;
+  };
+}
+
 }  // namespace
 
 std::string faults_of_environment() {
@@ -101,11 +124,23 @@ void plant_faults(const std::string& faults, std::int32_t rank, RunOptions& opti
       options.skip_chip = static_cast<std::int32_t>(first);
       options.skip_iteration = fault.numbers[1];
       options.skip_instruction = static_cast<std::int32_t>(fault.numbers[2]);
-    } else {
+    } else if (!is_numeric(fault)) {
       options.tamperer =
           tamperer(fault.kind,
                    {.chip = static_cast<std::int32_t>(first), .link = static_cast<std::int32_t>(fault.numbers[1])},
                    fault.numbers[2]);
+    }
+  }
+}
+
+void plant_numeric_faults(const std::string& faults, GenerateOptions& options) {
+  for (const std::string_view text : split(faults, ',')) {
+    const Fault fault = parse(text);
+    if (is_numeric(fault)) {
+      options.tamperer = numeric_tamperer(
+          fault.kind == "bit",
+          {.chip = static_cast<std::int32_t>(fault.numbers[0]), .link = static_cast<std::int32_t>(fault.numbers[1])},
+          fault.numbers[2]);
     }
   }
 }

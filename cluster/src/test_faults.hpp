@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <string>
 
+#include "lpu/cluster/generate.hpp"
 #include "lpu/cluster/run_program.hpp"
 
 namespace lpu::cluster {
@@ -12,6 +13,9 @@ namespace lpu::cluster {
 ///     flip=CHIP.LINK.K   one bit of a value id on its way to this link end, in iteration K
 ///     swap=CHIP.LINK.K   the first message of iteration K to this link end comes after its successor
 ///     cut=CHIP.LINK.K    nothing of iteration K, and nothing after it, comes to this link end
+///     bit=CHIP.LINK.N    one bit of a number on its way to this link end: in the N-th vector there (from 0) that holds
+///                        more than zeros, or the first one after it; numeric plane
+///     lose=CHIP.LINK.N   the N-th vector to this link end (from 0) never comes; numeric plane
 ///     skip=CHIP.K.I      the chip leaves out instruction I in iteration K
 ///
 /// separated by commas. Empty where it is not set. A result with planted faults says so.
@@ -19,5 +23,8 @@ namespace lpu::cluster {
 
 /// @throws node::InputError  a fault that is none of these
 void plant_faults(const std::string& faults, std::int32_t rank, RunOptions& options);
+
+/// Those of the numeric plane.
+void plant_numeric_faults(const std::string& faults, GenerateOptions& options);
 
 }  // namespace lpu::cluster

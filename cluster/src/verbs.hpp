@@ -19,10 +19,12 @@ class RankGroup;
 [[nodiscard]] node::ExitCode run_in_lockstep(const CommandLine& line, const Console& console, RankGroup* group);
 [[nodiscard]] node::ExitCode mutate_program(const CommandLine& line, const Console& console);
 [[nodiscard]] node::ExitCode assemble_program(const CommandLine& line, const Console& console);
-[[nodiscard]] node::ExitCode generate_text(const CommandLine& line, const Console& console);
+/// @param group  as for run_in_lockstep()
+[[nodiscard]] node::ExitCode generate_text(const CommandLine& line, const Console& console, RankGroup* group);
 [[nodiscard]] node::ExitCode compare_machines(const CommandLine& line, const Console& console);
 
-/// Everything that decides a run's outcome, in the form that --config reads.
+/// Everything that decides the verb's outcome, in the form that --config reads.
 [[nodiscard]] boost::json::object run_inputs(const CommandLine& line);
+[[nodiscard]] boost::json::object generate_inputs(const CommandLine& line);
 
 }  // namespace lpu::cluster

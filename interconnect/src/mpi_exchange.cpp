@@ -69,7 +69,7 @@ struct Greeting {
   std::uint64_t build = 0;
 };
 
-enum class RecordKind : std::uint32_t { kMessage, kFinish };
+enum class RecordKind : std::uint32_t { kMessage, kVector, kNote, kFinish };
 
 /// In front of each record of a stream.
 struct RecordHead {
@@ -131,14 +131,12 @@ class RankExchange::Implementation {
   void send_control(std::int32_t to, std::string bytes);
   std::optional<ControlMessage> next_control();
   std::string open(std::span<const PairLoad> pairs, Carrier carrier);
-  void send(std::int32_t to,
-            Delivery at,
-            const node::MessageHeader& header,
-            std::span<const std::uint64_t> values,
-            std::span<const std::byte> payload);
+  void send(std::int32_t to, Delivery at, const node::MessageHeader& header, std::span<const std::uint64_t> values);
+  void send_bytes(std::int32_t to, RecordKind kind, Delivery at, std::span<const std::byte> bytes);
   void finish();
+  void reopen();
   void flush();
-  bool receive(InProcessTransport& into);
+  bool receive(RankReceiver& into);
   [[nodiscard]] bool has_received_all() const;
   void wait(std::chrono::microseconds at_most);
   [[nodiscard]] std::vector<std::int64_t> host_pids() const;
@@ -168,11 +166,16 @@ class RankExchange::Implementation {
   void send_fragments(OutStream& stream);
   void take_fragments();
   void complete_sends();
-  void deliver(InStream& stream, InProcessTransport& into);
-  void deliver_record(InStream& stream,
-                      const RecordHead& head,
-                      std::span<const std::byte> body,
-                      InProcessTransport& into);
+  [[nodiscard]] std::vector<std::byte>& begin_record(std::int32_t to,
+                                                     RecordKind kind,
+                                                     Delivery at,
+                                                     std::size_t body_bytes);
+  void deliver(InStream& stream, RankReceiver& into);
+  void deliver_record(InStream& stream, const RecordHead& head, std::span<const std::byte> body, RankReceiver& into);
+  [[nodiscard]] bool deliver_message(InStream& stream,
+                                     const RecordHead& head,
+                                     std::span<const std::byte> body,
+                                     RankReceiver& into);
   [[noreturn]] void fail_stream(const InStream& stream, const std::string& found) const;
   [[nodiscard]] std::chrono::nanoseconds next_nap();
   /// Whoever leaves something for this rank can ring its bell.
@@ -181,6 +184,7 @@ class RankExchange::Implementation {
   std::vector<Greeting> greetings_;
   std::vector<std::int32_t> members_;  ///< ranks of this host, ascending
   bool is_ending_ = false;
+  bool is_finished_ = false;  ///< with the plane that is being executed
 
   std::vector<OutStream> out_;
   std::vector<InStream> in_;
@@ -410,29 +414,55 @@ OutStream& RankExchange::Implementation::stream_to(std::int32_t rank) {
   return out_[static_cast<std::size_t>(at)];
 }
 
-void RankExchange::Implementation::send(std::int32_t to,
-                                        Delivery at,
-                                        const node::MessageHeader& header,
-                                        std::span<const std::uint64_t> values,
-                                        std::span<const std::byte> payload) {
+std::vector<std::byte>& RankExchange::Implementation::begin_record(std::int32_t to,
+                                                                   RecordKind kind,
+                                                                   Delivery at,
+                                                                   std::size_t body_bytes) {
+  LPU_CHECK(!is_finished_, "a record behind the end of its plane");
   OutStream& stream = stream_to(to);
-  const std::size_t bytes = sizeof(RecordHead) + sizeof(header) + values.size_bytes() + payload.size();
-  append(stream.unsent, RecordHead{.bytes = static_cast<std::uint32_t>(bytes), .chip = at.chip, .link = at.link});
-  append(stream.unsent, header);
-  const auto raw = std::as_bytes(values);
-  stream.unsent.insert(stream.unsent.end(), raw.begin(), raw.end());
-  stream.unsent.insert(stream.unsent.end(), payload.begin(), payload.end());
+  const std::size_t bytes = sizeof(RecordHead) + body_bytes;
+  append(stream.unsent,
+         RecordHead{.bytes = static_cast<std::uint32_t>(bytes), .kind = kind, .chip = at.chip, .link = at.link});
   ++stream.messages;
   ++counts_.sent;
   counts_.bytes_sent += static_cast<std::int64_t>(bytes);
+  return stream.unsent;
+}
+
+void RankExchange::Implementation::send(std::int32_t to,
+                                        Delivery at,
+                                        const node::MessageHeader& header,
+                                        std::span<const std::uint64_t> values) {
+  std::vector<std::byte>& unsent = begin_record(to, RecordKind::kMessage, at, sizeof(header) + values.size_bytes());
+  append(unsent, header);
+  const auto raw = std::as_bytes(values);
+  unsent.insert(unsent.end(), raw.begin(), raw.end());
+}
+
+void RankExchange::Implementation::send_bytes(std::int32_t to,
+                                              RecordKind kind,
+                                              Delivery at,
+                                              std::span<const std::byte> bytes) {
+  std::vector<std::byte>& unsent = begin_record(to, kind, at, bytes.size());
+  unsent.insert(unsent.end(), bytes.begin(), bytes.end());
 }
 
 void RankExchange::Implementation::finish() {
+  is_finished_ = true;
   for (OutStream& stream : out_) {
     append(stream.unsent, RecordHead{.bytes = sizeof(RecordHead) + 8, .kind = RecordKind::kFinish});
     append(stream.unsent, stream.messages);
   }
   flush();
+}
+
+void RankExchange::Implementation::reopen() {
+  LPU_CHECK(is_finished_ && has_received_all(), "a plane that begins before the one before it has ended");
+  is_finished_ = false;
+  for (InStream& stream : in_) {
+    stream.has_finished = false;
+  }
+  --bell_seen_;  // records of this plane may be here already, and nobody rings again for them
 }
 
 void RankExchange::Implementation::flush() {
@@ -536,7 +566,7 @@ void RankExchange::Implementation::take_fragments() {
   }
 }
 
-bool RankExchange::Implementation::receive(InProcessTransport& into) {
+bool RankExchange::Implementation::receive(RankReceiver& into) {
   const std::int64_t before = counts_.received;
   if (has_mpi_streams_) {
     take_fragments();
@@ -565,9 +595,9 @@ bool RankExchange::Implementation::receive(InProcessTransport& into) {
   return true;
 }
 
-void RankExchange::Implementation::deliver(InStream& stream, InProcessTransport& into) {
+void RankExchange::Implementation::deliver(InStream& stream, RankReceiver& into) {
   std::span<const std::byte> left(stream.bytes);
-  while (left.size() >= sizeof(RecordHead)) {
+  while (!stream.has_finished && left.size() >= sizeof(RecordHead)) {
     const auto head = read<RecordHead>(left);
     if (head.bytes < sizeof(RecordHead)) {
       fail_stream(stream, "a record of " + std::to_string(head.bytes) + " bytes");
@@ -584,10 +614,7 @@ void RankExchange::Implementation::deliver(InStream& stream, InProcessTransport&
 void RankExchange::Implementation::deliver_record(InStream& stream,
                                                   const RecordHead& head,
                                                   std::span<const std::byte> body,
-                                                  InProcessTransport& into) {
-  if (stream.has_finished) {
-    fail_stream(stream, "a record after its end");
-  }
+                                                  RankReceiver& into) {
   if (head.kind == RecordKind::kFinish) {
     const auto sent = body.size() == 8 ? read<std::int64_t>(body) : std::int64_t{-1};
     if (sent != stream.messages) {
@@ -597,6 +624,21 @@ void RankExchange::Implementation::deliver_record(InStream& stream,
     stream.has_finished = true;
     return;
   }
+  const bool is_taken = head.kind == RecordKind::kMessage  ? deliver_message(stream, head, body, into)
+                        : head.kind == RecordKind::kVector ? into.accept_vector({head.chip, head.link}, body)
+                        : head.kind == RecordKind::kNote   ? into.accept_note(body)
+                                                           : false;
+  if (!is_taken) {
+    fail_stream(stream, "a message for chip " + std::to_string(head.chip) + ", link " + std::to_string(head.link));
+  }
+  ++stream.messages;
+  ++counts_.received;
+}
+
+bool RankExchange::Implementation::deliver_message(InStream& stream,
+                                                   const RecordHead& head,
+                                                   std::span<const std::byte> body,
+                                                   RankReceiver& into) {
   node::MessageHeader header;
   if (body.size() >= sizeof(header)) {
     header = read<node::MessageHeader>(body);
@@ -609,11 +651,7 @@ void RankExchange::Implementation::deliver_record(InStream& stream,
   }
   values_.resize(static_cast<std::size_t>(header.length));
   std::memcpy(values_.data(), body.data() + sizeof(header), values_.size() * 8);
-  if (!into.accept({.chip = head.chip, .link = head.link}, header, values_)) {
-    fail_stream(stream, "a message for chip " + std::to_string(head.chip) + ", link " + std::to_string(head.link));
-  }
-  ++stream.messages;
-  ++counts_.received;
+  return into.accept({head.chip, head.link}, header, values_);
 }
 
 void RankExchange::Implementation::fail_stream(const InStream& stream, const std::string& found) const {
@@ -725,17 +763,25 @@ bool RankExchange::has_shared_memory() const {
 void RankExchange::send(std::int32_t to,
                         Delivery at,
                         const node::MessageHeader& header,
-                        std::span<const std::uint64_t> values,
-                        std::span<const std::byte> payload) {
-  implementation_->send(to, at, header, values, payload);
+                        std::span<const std::uint64_t> values) {
+  implementation_->send(to, at, header, values);
+}
+void RankExchange::send_vector(std::int32_t to, Delivery at, std::span<const std::byte> vector) {
+  implementation_->send_bytes(to, RecordKind::kVector, at, vector);
+}
+void RankExchange::send_note(std::int32_t to, std::span<const std::byte> note) {
+  implementation_->send_bytes(to, RecordKind::kNote, {}, note);
 }
 void RankExchange::finish() {
   implementation_->finish();
 }
+void RankExchange::reopen() {
+  implementation_->reopen();
+}
 void RankExchange::flush() {
   implementation_->flush();
 }
-bool RankExchange::receive(InProcessTransport& into) {
+bool RankExchange::receive(RankReceiver& into) {
   return implementation_->receive(into);
 }
 bool RankExchange::has_received_all() const {

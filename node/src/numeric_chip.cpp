@@ -37,9 +37,25 @@ void add_events(const ChipProgram& text,
                 std::int32_t slices,
                 const ChipSpec& chip,
                 std::vector<InstanceEvent>& events) {
+  const auto before = static_cast<std::ptrdiff_t>(events.size());
   place_burst(text, instruction, slices, chip, events);
-  std::erase_if(events, is_dispatch);
+  events.erase(std::remove_if(events.begin() + before, events.end(), is_dispatch), events.end());
 }
+
+/// Adds its own lifetime to a sum.
+class Timer {
+ public:
+  explicit Timer(std::chrono::nanoseconds& sum) : sum_(sum) {}
+  ~Timer() { sum_ += std::chrono::steady_clock::now() - begin_; }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  Timer(Timer&&) = delete;
+  Timer& operator=(Timer&&) = delete;
+
+ private:
+  std::chrono::nanoseconds& sum_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
 
 /// Rows of static tensors by their places, for every displacement of the allocation's register.
 void find_statics(NumericText::Tables& tables, const ChipSpec& chip, std::int32_t context) {
@@ -112,6 +128,10 @@ class NumericChip::Machine {
 
   void begin(std::int64_t k, std::int32_t token);
   bool run();
+  [[nodiscard]] Wait wait() const;
+  [[nodiscard]] std::int32_t waits_on() const;
+  [[nodiscard]] bool takes_token() const;
+  [[nodiscard]] const NumericTimes& times() const { return times_; }
   [[nodiscard]] std::uint64_t fold() const { return fold_; }
   [[nodiscard]] std::int32_t token() const { return token_; }
   [[nodiscard]] std::span<const ValuePtr> logits() const { return logits_; }
@@ -140,6 +160,7 @@ class NumericChip::Machine {
   };
   using Pool = std::unordered_map<std::int32_t, float>;
 
+  bool advance();
   bool execute(const InstanceEvent& event);
   void access(const Instruction& in, const LoopIndex& at);
   bool receive(const Instruction& in, const LoopIndex& at);
@@ -194,19 +215,21 @@ class NumericChip::Machine {
   std::vector<Standing> streams_;
   std::vector<std::byte> wire_;  ///< the vector being sent or taken
   std::uint64_t fold_ = 0;
+  NumericTimes times_;
   std::unordered_map<Place, Cell> memory_;
   std::array<Planes, 2> planes_;
   std::vector<Kept> kept_;
   std::map<std::pair<std::int32_t, std::uint16_t>, Pool> pools_;     ///< per (hemisphere, tensor that enters the SXM)
   std::map<std::int32_t, std::vector<std::int32_t>> experts_;        ///< per layer slot
   std::map<std::int32_t, std::array<Cell, kRowsOfAValue>> routing_;  ///< per layer slot: the answer's rows so far
-  std::vector<InstanceEvent> events_;
-  std::size_t next_ = 0;
+  std::vector<InstanceEvent> moved_;  ///< instances of this iteration whose slices a register gives
+  std::size_t next_ = 0;              ///< of the text's own instances
+  std::size_t next_moved_ = 0;
   std::int64_t iteration_ = 0;
   std::int32_t token_in_ = 0;
   std::int32_t token_ = -1;
   std::vector<ValuePtr> logits_;
-  const InstanceEvent* now_ = nullptr;
+  const InstanceEvent* now_ = nullptr;  ///< under way; null: the one before is done
 };
 
 void NumericChip::Machine::fail(const std::string& reason) const {
@@ -225,31 +248,37 @@ void NumericChip::Machine::begin(std::int64_t k, std::int32_t token) {
   experts_.clear();
   routing_.clear();
   kept_.assign(text_.instructions.size(), {});
-  std::vector<InstanceEvent> moved;
+  moved_.clear();
   for (const std::int32_t instruction : tables_.moving) {
     const Displacement at = displacement(text_.instructions[static_cast<std::size_t>(instruction)]);
     if (at.is_enabled) {
-      std::vector<InstanceEvent> events;
-      add_events(text_, instruction, at.slice, chip_, events);
-      moved.insert(moved.end(), events.begin(), events.end());
+      add_events(text_, instruction, at.slice, chip_, moved_);
     }
   }
-  std::sort(moved.begin(), moved.end(), is_before);
-  events_.clear();
-  std::merge(
-      tables_.events.begin(), tables_.events.end(), moved.begin(), moved.end(), std::back_inserter(events_), is_before);
+  std::sort(moved_.begin(), moved_.end(), is_before);
   next_ = 0;
+  next_moved_ = 0;
+}
+
+/// Of the text's own instances and those that a register has moved, the one that comes first.
+bool NumericChip::Machine::advance() {
+  const bool has_own = next_ < tables_.events.size();
+  if (next_moved_ < moved_.size() && (!has_own || is_before(moved_[next_moved_], tables_.events[next_]))) {
+    now_ = &moved_[next_moved_++];
+    return true;
+  }
+  now_ = has_own ? &tables_.events[next_++] : nullptr;
+  return has_own;
 }
 
 bool NumericChip::Machine::run() {
-  while (next_ < events_.size()) {
-    now_ = &events_[next_];
+  while (now_ != nullptr || advance()) {
     if (!execute(*now_)) {
       return false;
     }
     fold_ = node::fold(fold_,
                        static_cast<std::uint64_t>(now_->instruction) << 32U | static_cast<std::uint32_t>(now_->cycle));
-    ++next_;
+    now_ = nullptr;
   }
   return true;
 }
@@ -356,13 +385,37 @@ bool NumericChip::Machine::execute(const InstanceEvent& event) {
     case Unit::kSxm:
       in.opcode == Opcode::kTranspose ? transpose(in, at) : cross_lane(in, at);
       return true;
-    case Unit::kC2c:
+    case Unit::kC2c: {
+      const Timer timer(times_.moving);
       return in.opcode == Opcode::kReceive ? receive(in, at) : send(in, at);
+    }
     case Unit::kMxm:
       in.opcode == Opcode::kInstall ? install(in, at) : in.opcode == Opcode::kCompute ? compute(in, at) : drain(in, at);
       return true;
   }
   return true;
+}
+
+Wait NumericChip::Machine::wait() const {
+  const Instruction& in = text_.instructions[static_cast<std::size_t>(now_->instruction)];
+  const std::int32_t link = waits_on();
+  return {.chip = binding_.chip,
+          .cycle = now_->cycle + plan_.start(iteration_) + binding_.offset,
+          .instruction = now_->instruction,
+          .link = link,
+          .from = binding_.peers[static_cast<std::size_t>(link)].chip,
+          .iteration = iteration_,
+          .transfer = text_.transfers[in.transfer].name};
+}
+
+std::int32_t NumericChip::Machine::waits_on() const {
+  return static_cast<std::int32_t>(unit_of(text_.instructions[static_cast<std::size_t>(now_->instruction)], now_->at));
+}
+
+bool NumericChip::Machine::takes_token() const {
+  return std::any_of(text_.registers.begin(), text_.registers.end(), [](const BaseRegister& base) {
+    return base.kind == RegisterKind::kToken;
+  });
 }
 
 bool NumericChip::Machine::receive(const Instruction& in, const LoopIndex& at) {
@@ -632,6 +685,7 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
     }
     const bool is_first = !first;
     if (is_first) {
+      const Timer timer(times_.kernels);
       first = vector_pass(context, in.opcode, inputs, east, operand.tensor);
       if (!first) {
         fail("the pass " + std::string(info(in.opcode).name) + " to " + text_.tensors[operand.tensor].name +
@@ -777,6 +831,18 @@ void NumericChip::begin(std::int64_t k, std::int32_t token) {
 }
 bool NumericChip::run() {
   return machine_->run();
+}
+Wait NumericChip::wait() const {
+  return machine_->wait();
+}
+std::int32_t NumericChip::waits_on() const {
+  return machine_->waits_on();
+}
+bool NumericChip::takes_token() const {
+  return machine_->takes_token();
+}
+const NumericTimes& NumericChip::times() const {
+  return machine_->times();
 }
 std::uint64_t NumericChip::fold() const {
   return machine_->fold();

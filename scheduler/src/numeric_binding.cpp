@@ -148,6 +148,9 @@ TensorUse use_of(const node::Tensor& tensor) {
   return out;
 }
 
+/// Which rows of each of the model's tensors.
+using RowsOfTensors = std::map<ModelTensor, std::vector<bool>>;
+
 class NumericBinding final : public node::NumericModel {
  public:
   NumericBinding(const ClusterProgram& program, const node::ChipBinding& binding, const Checkpoint& checkpoint)
@@ -190,9 +193,11 @@ class NumericBinding final : public node::NumericModel {
   }
   [[nodiscard]] LanesPtr lanes(std::uint16_t tensor, std::int32_t row) const override;
 
+  /// Marks the rows of the checkpoint that the chip holds a part of.
+  void mark_rows(RowsOfTensors& rows) const;
+
  private:
   [[nodiscard]] ValuePtr make_static(std::uint16_t tensor, std::int32_t row) const;
-  [[nodiscard]] ValuePtr weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
   [[nodiscard]] ValuePtr stored_vector(const ModelTensor& tensor, std::int64_t row, const LanesPtr& lanes) const;
   [[nodiscard]] ValuePtr angles(std::int32_t position) const;
   [[nodiscard]] const Linear& linear_of(MatrixKind kind) const;
@@ -202,6 +207,13 @@ class NumericBinding final : public node::NumericModel {
     std::int64_t row = 0;
     std::int64_t label = -1;
   };
+  /// A column of a matrix in a tile: whose it is, and what it is multiplied with.
+  struct Column {
+    Origin from;
+    std::int32_t tile = 0;
+  };
+  [[nodiscard]] Column column_at(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
+  [[nodiscard]] ValuePtr weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
   [[nodiscard]] Origin origin(
       MatrixKind kind, std::int32_t layer, std::int32_t expert, std::int64_t column, std::int32_t hemisphere) const;
   [[nodiscard]] Origin qkv_origin(std::int32_t layer, std::int64_t column) const;
@@ -360,7 +372,7 @@ NumericBinding::Origin NumericBinding::origin(
   return {};
 }
 
-ValuePtr NumericBinding::weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
+NumericBinding::Column NumericBinding::column_at(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
   const Linear& linear = linear_of(use.matrix);
   const std::int32_t streams = path_.stored_slices;
   std::int32_t rows = 0;
@@ -389,21 +401,67 @@ ValuePtr NumericBinding::weight_column(const TensorUse& use, std::int32_t layer,
     const std::int32_t rest = (within - rows) % (cycles * streams);
     const std::int32_t hemisphere = place % 2;
     const std::int32_t column = rest / streams * path_.install_columns + rest % streams / kBytes;
-    const Origin from =
-        origin(use.matrix, layer, expert, before + (is_paired ? 0 : hemisphere * each) + column, hemisphere);
-    const Space space = use.matrix == MatrixKind::kOutput ? Space::kAttention
-                        : use.matrix == MatrixKind::kDown ? Space::kFfn
-                                                          : Space::kHidden;
-    auto out = std::make_shared<NumericValue>();
-    out->lanes = layout_.tile(space, place / 2);
-    if (from.label >= 0) {
-      const node::StoredMatrix stored = checkpoint_.matrix(from.tensor);
-      out->label = static_cast<std::int32_t>(from.label);
-      out->weights = {stored.row(from.row), stored.type, 1, stored.columns, stored.row_bytes};
-    }
-    return out;
+    return {origin(use.matrix, layer, expert, before + (is_paired ? 0 : hemisphere * each) + column, hemisphere),
+            place / 2};
   }
-  return nullptr;
+  return {};
+}
+
+ValuePtr NumericBinding::weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
+  const auto [from, tile] = column_at(use, layer, row);
+  const Space space = use.matrix == MatrixKind::kOutput ? Space::kAttention
+                      : use.matrix == MatrixKind::kDown ? Space::kFfn
+                                                        : Space::kHidden;
+  auto out = std::make_shared<NumericValue>();
+  out->lanes = layout_.tile(space, tile);
+  if (from.label >= 0) {
+    const node::StoredMatrix stored = checkpoint_.matrix(from.tensor);
+    out->label = static_cast<std::int32_t>(from.label);
+    out->weights = {stored.row(from.row), stored.type, 1, stored.columns, stored.row_bytes};
+  }
+  return out;
+}
+
+void NumericBinding::mark_rows(RowsOfTensors& rows) const {
+  const auto mark = [&](ModelTensor tensor, std::int64_t row) {
+    if (tensor.kind == TensorKind::kHead && model_.ties_embeddings) {
+      tensor.kind = TensorKind::kEmbedding;
+    }
+    std::vector<bool>& marked = rows[tensor];
+    marked.resize(static_cast<std::size_t>(checkpoint_.matrix(tensor).rows));
+    marked[static_cast<std::size_t>(row)] = true;
+  };
+  for (std::size_t i = 0; i < uses_.size(); ++i) {
+    const TensorUse& use = uses_[i];
+    const std::int32_t layer = binding_.first_layer + text_.tensors[i].layer_slot;
+    switch (use.content) {
+      case Content::kNone:
+      case Content::kRotary:
+        break;
+      case Content::kMatrix:
+        for (std::int32_t row = 0; row < text_.tensors[i].rows; row += kBytes) {
+          if (const Origin from = column_at(use, layer, row).from; from.label >= 0) {
+            mark(from.tensor, from.row);
+          }
+        }
+        break;
+      case Content::kGamma:
+        mark({use.norm, use.norm == TensorKind::kFinalNorm ? 0 : layer, 0}, 0);
+        break;
+      case Content::kEmbedding:
+        for (std::int64_t row = 0; row < model_.vocabulary; ++row) {
+          mark({.kind = TensorKind::kEmbedding}, row);
+        }
+        break;
+    }
+  }
+}
+
+void require_one_user(const ClusterProgram& program) {
+  if (program.plan.micro_batch != 1) {
+    throw node::InputError("--program: found micro-batch " + std::to_string(program.plan.micro_batch) +
+                           "; expected 1 in the numeric plane");
+  }
 }
 
 }  // namespace
@@ -411,11 +469,32 @@ ValuePtr NumericBinding::weight_column(const TensorUse& use, std::int32_t layer,
 std::unique_ptr<node::NumericModel> bind_numbers(const ClusterProgram& program,
                                                  const node::ChipBinding& binding,
                                                  const Checkpoint& checkpoint) {
-  if (program.plan.micro_batch != 1) {
-    throw node::InputError("--program: found micro-batch " + std::to_string(program.plan.micro_batch) +
-                           "; expected 1 in the numeric plane");
-  }
+  require_one_user(program);
   return std::make_unique<NumericBinding>(program, binding, checkpoint);
+}
+
+void refuse_non_finite(const ClusterProgram& program, const Checkpoint& checkpoint) {
+  require_one_user(program);
+  RowsOfTensors rows;
+  for (const node::ChipBinding& binding : program.bindings) {
+    if (binding.text >= 0) {
+      NumericBinding(program, binding, checkpoint).mark_rows(rows);
+    }
+  }
+  const ModelConfig& model = checkpoint.model();
+  for (std::int64_t i = 0; i < tensor_count(model); ++i) {
+    const ModelTensor tensor = tensor_at(model, i);
+    const auto found = rows.find(tensor);
+    if (found == rows.end()) {
+      continue;
+    }
+    const std::vector<bool>& marked = found->second;
+    for (auto first = std::find(marked.begin(), marked.end(), true); first != marked.end();) {
+      const auto end = std::find(first, marked.end(), false);
+      checkpoint.refuse_non_finite(tensor, first - marked.begin(), end - first);
+      first = std::find(end, marked.end(), true);
+    }
+  }
 }
 
 }  // namespace lpu::scheduler

@@ -89,7 +89,7 @@ TEST_P(ShippedModelOnChips, GivesTheBitsOfThePlainForwardPass) {
 /// A small run whose result a fault must change.
 GenerateResult short_run(const Checkpoint& checkpoint,
                          const scheduler::ClusterProgram& program,
-                         const PayloadTamperer& tamperer = {}) {
+                         const interconnect::PayloadTamperer& tamperer = {}) {
   GenerateOptions options;
   options.prompt = {82, 79, 77};
   options.new_tokens = 2;
@@ -108,12 +108,11 @@ TEST(Generate, AFlippedBitOnAWireChangesResultAndExecution) {
   const GenerateResult plain = short_run(checkpoint, program);
   EXPECT_EQ(short_run(checkpoint, program).fold, plain.fold);
   std::int64_t vectors = 0;
-  const GenerateResult flipped =
-      short_run(checkpoint, program, [&](std::int32_t, std::int32_t, std::span<std::byte> v) {
-        if (++vectors == 4) {  // the first value's highest byte
-          v[5] ^= std::byte{1};
-        }
-      });
+  const GenerateResult flipped = short_run(checkpoint, program, [&](interconnect::Delivery, std::span<std::byte> v) {
+    if (++vectors == 4) {  // the first value's highest byte
+      v[5] ^= std::byte{1};
+    }
+  });
   EXPECT_EQ(flipped.vectors_moved, plain.vectors_moved);
   EXPECT_NE(flipped.result_digest, plain.result_digest);
   EXPECT_NE(flipped.fold, plain.fold);

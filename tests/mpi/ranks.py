@@ -20,6 +20,10 @@ SMALL = {
 MPIRUN = sys.argv[2].split()
 
 
+def mpirun_command(ranks, program, *arguments):
+    return [*MPIRUN, "-np", str(ranks), program, *arguments]
+
+
 class RankChecks(Checks):
     """Checks of a small model, TP 4 x PP 4 on 16 chips, that any number of ranks may run."""
 
@@ -32,7 +36,7 @@ class RankChecks(Checks):
                      "--users", str(users), "-o", "small.lpuprog"], 0)
 
     def command(self, ranks, *arguments):
-        return [*MPIRUN, "-np", str(ranks), self.program, "run", *arguments]
+        return mpirun_command(ranks, self.program, "run", *arguments)
 
     def start(self, ranks, *arguments, stderr):
         return subprocess.Popen(self.command(ranks, *arguments), stdout=subprocess.PIPE, stderr=stderr, text=True,
@@ -89,4 +93,4 @@ def is_running(pid):
         return False
 
 
-__all__ = ["RankChecks", "children", "is_running", "json", "os", "rank_pids", "signal", "subprocess", "sys", "time"]
+__all__ = ["RankChecks", "children", "is_running", "json", "mpirun_command", "os", "rank_pids", "signal", "subprocess", "sys", "time"]

@@ -2,9 +2,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <vector>
 
+#include "lpu/interconnect/payload_transport.hpp"
 #include "lpu/node/sampling.hpp"
 #include "lpu/node/simd_target.hpp"
 #include "lpu/scheduler/checkpoint.hpp"
@@ -12,15 +12,21 @@
 
 namespace lpu::cluster {
 
-/// For tests: may change a vector on its way from a chip's link.
-using PayloadTamperer = std::function<void(std::int32_t chip, std::int32_t link, std::span<std::byte> vector)>;
-
 struct GenerateOptions {
   std::vector<std::int64_t> prompt;  ///< token ids, at least one
   std::int64_t new_tokens = 1;
   node::SimdTarget simd = node::SimdTarget::kScalar;
   node::Sampling sampling;
-  PayloadTamperer tamperer;
+  std::function<void(std::int64_t steps_done, std::int64_t steps)> progress{};  ///< called now and then
+  interconnect::PayloadTamperer tamperer{};                                     ///< for tests
+};
+
+/// Where the wall time of the ranks went, in seconds of a rank, all ranks together.
+struct TimeUse {
+  double kernels_s = 0;  ///< arithmetic
+  double moving_s = 0;   ///< vectors: to bytes and back, onto links and off them, between ranks
+  double waiting_s = 0;  ///< for vectors of other ranks
+  double other_s = 0;    ///< bookkeeping of bursts, rows and streams
 };
 
 struct GenerateResult {
@@ -30,7 +36,16 @@ struct GenerateResult {
   std::uint64_t fold = 0;          ///< of the execution: every instance and every byte on the links, chip by chip
   std::int64_t vectors_moved = 0;  ///< over links, in all iterations
   std::int64_t bytes_moved = 0;
+  int ended_by_signal = 0;        ///< 0: complete; else tokens are those that were ready, and digests are of no use
+  double wall_s = 0;              ///< of the numeric plane
+  std::int64_t memory_bytes = 0;  ///< proportional set size of all ranks at its end; 0: not measured
+  TimeUse time;
 };
+
+/// @throws InputError  no prompt, token ids outside the vocabulary, more tokens than the program's context
+void check_generation(const scheduler::ClusterProgram& program,
+                      const scheduler::Checkpoint& checkpoint,
+                      const GenerateOptions& options);
 
 /// Real tokens: executes the program's bursts on a checkpoint's numbers, the chips of the cluster in this process.
 ///

@@ -7,16 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include "lpu/interconnect/rank_receiver.hpp"
 #include "lpu/node/port.hpp"
 #include "lpu/node/program.hpp"
 
 namespace lpu::interconnect {
-
-/// A link end of a chip to which a message was delivered.
-struct Delivery {
-  std::int32_t chip = -1;
-  std::int32_t link = -1;
-};
 
 /// What the wires do to a message, for tests that need faulty ones.
 enum class Tampering : std::uint8_t {
@@ -29,20 +24,11 @@ using Tamperer = std::function<Tampering(Delivery to, node::MessageHeader& heade
 
 class RankExchange;
 
-/// Which rank runs which chip.
-struct ChipPlacement {
-  std::int32_t rank = 0;              ///< this one
-  std::vector<std::int32_t> rank_of;  ///< per chip; -1: nobody, the chip is idle; empty: all chips are here
-  [[nodiscard]] bool is_here(std::int32_t chip) const {
-    return rank_of.empty() || rank_of[static_cast<std::size_t>(chip)] == rank;
-  }
-};
-
 /// Carries messages to and from the chips of one process; what they send to chips of other ranks goes to an exchange.
 ///
 /// One mailbox per link end, first in, first out; its slots are used again, so that a long run allocates nothing once
 /// the deepest backlog has been seen. Who received something is recorded, so that a runner wakes only those.
-class InProcessTransport {
+class InProcessTransport final : public RankReceiver {
  public:
   /// @param bindings  of all chips, in chip order
   /// @param exchange  nullptr where all chips are here; must outlive the transport
@@ -50,7 +36,7 @@ class InProcessTransport {
   explicit InProcessTransport(std::span<const node::ChipBinding> bindings,
                               ChipPlacement placement = {},
                               RankExchange* exchange = nullptr);
-  ~InProcessTransport();
+  ~InProcessTransport() override;
   InProcessTransport(const InProcessTransport&) = delete;
   InProcessTransport& operator=(const InProcessTransport&) = delete;
   InProcessTransport(InProcessTransport&&) = delete;
@@ -62,7 +48,7 @@ class InProcessTransport {
   /// @return false: the link end is not one of a chip that is here
   [[nodiscard]] bool accept(const Delivery& to,
                             const node::MessageHeader& header,
-                            std::span<const std::uint64_t> values);
+                            std::span<const std::uint64_t> values) override;
   /// Link ends that got a message since the last call.
   [[nodiscard]] std::span<const Delivery> deliveries() const { return deliveries_; }
   void clear_deliveries() { deliveries_.clear(); }

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "lpu/interconnect/in_process_transport.hpp"
+#include "lpu/interconnect/rank_receiver.hpp"
 #include "lpu/node/port.hpp"
 
 namespace lpu::interconnect {
@@ -35,7 +35,7 @@ struct ControlMessage {
 
 /// What went between this rank and the others.
 struct ExchangeCounts {
-  std::int64_t sent = 0;        ///< messages to chips of other ranks
+  std::int64_t sent = 0;        ///< messages and vectors to chips of other ranks, and notes to ranks
   std::int64_t received = 0;    ///< and from them
   std::int64_t bytes_sent = 0;  ///< headers included
   std::int64_t sleeps = 0;      ///< times that the rank slept
@@ -77,21 +77,23 @@ class RankExchange {
   [[nodiscard]] bool has_shared_memory() const;
 
   /// Takes a message for a chip of another rank; it leaves with the next flush(). Never blocks.
-  /// @param payload  what the vectors hold, for planes that compute; empty: value ids alone
-  void send(std::int32_t to,
-            Delivery at,
-            const node::MessageHeader& header,
-            std::span<const std::uint64_t> values,
-            std::span<const std::byte> payload = {});
-  /// Tells every rank that this one sends to how many messages there were; none may follow.
+  void send(std::int32_t to, Delivery at, const node::MessageHeader& header, std::span<const std::uint64_t> values);
+  /// Likewise: the bytes of one vector, and something for the rank itself.
+  void send_vector(std::int32_t to, Delivery at, std::span<const std::byte> vector);
+  void send_note(std::int32_t to, std::span<const std::byte> note);
+  /// Tells every rank that this one sends to how many records there were; none may follow, but for reopen().
   void finish();
+  /// The next plane of the execution begins here: what others, ahead of this rank, have sent of it is delivered from
+  /// now on. No barrier is needed: a stream's next plane lies behind the end of the one before.
+  /// @pre finish() was called, and has_received_all()
+  void reopen();
   /// Hands on what was sent and wakes those who sleep for it.
   void flush();
-  /// Delivers all messages that have come.
+  /// Delivers all records that have come.
   /// @return whether there was one
-  /// @throws node::EnvironmentError  a stream that is no sequence of messages, or whose count differs from its sender's
-  bool receive(InProcessTransport& into);
-  /// All ranks that send to this one have said that they are done, and all that they sent was delivered.
+  /// @throws node::EnvironmentError  a stream that is no sequence of records, or whose count differs from its sender's
+  bool receive(RankReceiver& into);
+  /// All ranks that send to this one have said that they are done with the plane, and all that they sent was delivered.
   [[nodiscard]] bool has_received_all() const;
 
   /// No vectors are expected any more; from here on a rank that waits listens to control messages alone.

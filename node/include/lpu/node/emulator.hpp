@@ -21,17 +21,6 @@ enum class ChipState : std::uint8_t {
   kDone,     ///< all iterations executed
 };
 
-/// What a waiting chip waits for.
-struct Wait {
-  std::int32_t chip = -1;
-  std::int64_t cycle = 0;  ///< last take of the Receive
-  std::int32_t instruction = -1;
-  std::int32_t link = -1;
-  std::int32_t from = -1;  ///< chip at the far end; -1: the link is not wired
-  std::int64_t iteration = 0;
-  std::string transfer;
-};
-
 /// A burst that a chip has executed: for traces.
 struct ExecutedBurst {
   std::int32_t chip = -1;

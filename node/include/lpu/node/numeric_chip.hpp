@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -8,6 +9,7 @@
 #include "lpu/node/chip_spec.hpp"
 #include "lpu/node/iteration.hpp"
 #include "lpu/node/numeric_value.hpp"
+#include "lpu/node/port.hpp"
 #include "lpu/node/program.hpp"
 
 namespace lpu::node {
@@ -88,6 +90,12 @@ class PayloadPort {
   [[nodiscard]] virtual bool receive(std::int32_t link, std::span<std::byte> vector) = 0;
 };
 
+/// Where a chip's wall time in the numeric plane went; the rest is bookkeeping of bursts and rows.
+struct NumericTimes {
+  std::chrono::nanoseconds kernels{};  ///< arithmetic of the passes
+  std::chrono::nanoseconds moving{};   ///< to links and from them
+};
+
 /// One chip in the numeric plane: executes its text's instances in their order, on numbers.
 ///
 /// Operands are taken where the instruction says: rows of SRAM by address, streams by register and cycle. It does not
@@ -114,6 +122,12 @@ class NumericChip {
   /// @return whether it is done
   /// @throws ScheduleViolation  an operand that is not there, a pass without meaning in the numeric plane
   bool run();
+  /// What it waits for, and on which link. @pre the last run() was not done
+  [[nodiscard]] Wait wait() const;
+  [[nodiscard]] std::int32_t waits_on() const;
+  /// The text takes the iteration's token: its chips hold the embedding.
+  [[nodiscard]] bool takes_token() const;
+  [[nodiscard]] const NumericTimes& times() const;
   /// Fold of all instances executed and all vectors sent and taken.
   [[nodiscard]] std::uint64_t fold() const;
   /// Token that the iteration chose, on chips that hold it; -1: none came by.

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace lpu::node {
 
@@ -22,6 +23,17 @@ struct MessageHeader {
 struct MessageView {
   const MessageHeader* header = nullptr;  ///< nullptr: nothing has come yet
   const std::uint64_t* values = nullptr;  ///< header->length value ids
+};
+
+/// What a waiting chip waits for.
+struct Wait {
+  std::int32_t chip = -1;
+  std::int64_t cycle = 0;  ///< last take of the Receive
+  std::int32_t instruction = -1;
+  std::int32_t link = -1;
+  std::int32_t from = -1;  ///< chip at the far end; -1: the link is not wired
+  std::int64_t iteration = 0;
+  std::string transfer;
 };
 
 /// One chip's ends of its links: what a chip needs from above.

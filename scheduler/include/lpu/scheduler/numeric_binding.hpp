@@ -20,4 +20,8 @@ namespace lpu::scheduler {
                                                                const node::ChipBinding& binding,
                                                                const Checkpoint& checkpoint);
 
+/// Reads the rows of the checkpoint that the program's chips hold, and no others: chips without a text hold none.
+/// @throws InputError  one of their weights is infinite or NaN; what bind_numbers() throws
+void refuse_non_finite(const ClusterProgram& program, const Checkpoint& checkpoint);
+
 }  // namespace lpu::scheduler
