@@ -15,6 +15,7 @@
 #include "lpu/node/quantity_text.hpp"
 #include "lpu/node/suggestion.hpp"
 #include "lpu/scheduler/model_preset.hpp"
+#include "schedule_hints.hpp"
 
 namespace lpu::cluster {
 namespace {
@@ -346,6 +347,7 @@ Configuration configure(const CommandLine& typed) {
   }
   request.search_orders =
       static_cast<std::int32_t>(parse_integer("search-orders", line.value("search-orders"), 0, 1'000'000));
+  request.hints = shipped_hints(request.model.name);
   request.seed = static_cast<std::uint64_t>(
       parse_integer("seed", line.value("seed"), 0, std::numeric_limits<std::int64_t>::max()));
   request.inputs = compact(to_inputs(out));

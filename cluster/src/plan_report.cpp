@@ -12,6 +12,7 @@
 #include "lpu/node/error.hpp"
 #include "lpu/node/quantity_text.hpp"
 #include "lpu/node/suggestion.hpp"
+#include "schedule_hints.hpp"
 
 namespace lpu::cluster {
 namespace {
@@ -152,6 +153,9 @@ void add_plan(json::object& out,
   out["layers_cycles"] = report.layers_cycles;
   out["hops_cycles"] = report.hops_cycles;
   out["ends_cycles"] = report.ends_cycles;
+  if (report.hint) {
+    out["schedule_hint"] = to_json(*report.hint);
+  }
   out["schedule_digest"] = node::to_hex(scheduler::schedule_digest(program));
 }
 

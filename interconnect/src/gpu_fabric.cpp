@@ -93,8 +93,8 @@ const std::vector<node::PresetField<GpuFabric>>& rows() {
       {"measured_over_model_4", kUnitOne, 0.1, 10, "4 GPUs of a node", &GpuFabric::measured_over_model_4, 0},
       {"measured_over_model_8", kUnitOne, 0.1, 10, "8 GPUs of a node", &GpuFabric::measured_over_model_8, 0},
       {"measured_over_model_nodes", kUnitOne, 0.1, 10, "several nodes", &GpuFabric::measured_over_model_nodes, 0},
-      {"node_power", "W", 1, 1e6, "of a whole node", &GpuFabric::node_power_watts},
-      {"node_price", "USD", 1, 1e9, "of a whole node", &GpuFabric::node_price_usd},
+      {"host_power", "W", 0, 1e6, "of a node without its GPUs", &GpuFabric::host_power_watts},
+      {"host_price", "USD", 0, 1e9, "of a node without its GPUs", &GpuFabric::host_price_usd},
   };
   return kRows;
 }

@@ -47,10 +47,8 @@ const std::vector<node::PresetField<NcclSpec>>& rows() {
       {"hopper_tree_ll128_cap", "GB/s", 0, 1e5, "a channel; 1 node, 2, more", &NcclSpec::hopper_tree_ll128_cap, 3},
       {"ampere_tree_cap", "GB/s", 0, 1e5, "a channel; 1 node, 2, more", &NcclSpec::ampere_tree_cap, 3},
       {"hopper_tree_cap", "GB/s", 0, 1e5, "a channel; 1 node, 2, more", &NcclSpec::hopper_tree_cap, 3},
-      {"ampere_nvls_tree_cap", "GB/s", 0, 1e5, "a channel; 1 node, 2, more", &NcclSpec::ampere_nvls_tree_cap, 3},
-      {"hopper_nvls_tree_cap", "GB/s", 0, 1e5, "a channel; 1 node, 2, more", &NcclSpec::hopper_nvls_tree_cap, 3},
-      {"ampere_nvls_efficiency", kUnitOne, 0, 1, "0: no NVLS", &NcclSpec::ampere_nvls_efficiency},
-      {"hopper_nvls_efficiency", kUnitOne, 0, 1, "0: no NVLS", &NcclSpec::hopper_nvls_efficiency},
+      {"nvls_tree_cap", "GB/s", 0, 1e5, "a channel; 1 node, 2, more", &NcclSpec::nvls_tree_cap, 3},
+      {"nvls_efficiency", kUnitOne, 0, 1, "of a channel's speed; 0: no NVLS", &NcclSpec::nvls_efficiency},
       {"nvls_channel_cap", "GB/s", 0.1, 1e6, "a channel inside a node", &NcclSpec::nvls_channel_cap},
       {"nvls_speeds", "GB/s", 0.1, 1e4, "what its search tries, descending", &NcclSpec::nvls_speeds, 0},
       {"tree_correction_ll",
@@ -200,8 +198,7 @@ class Model {
 
   /// 0: the GPUs have no NVLS, or it has not enough of them.
   [[nodiscard]] double nvls_bus() const {
-    const double efficiency = is_hopper_ ? nccl_.hopper_nvls_efficiency : nccl_.ampere_nvls_efficiency;
-    if (!fabric_.has_nvlink() || efficiency == 0 || per_node_ < 3) {
+    if (!is_hopper_ || !fabric_.has_nvlink() || nccl_.nvls_efficiency == 0 || per_node_ < 3) {
       return 0;
     }
     // Every GPU is the head of one channel: the links carry its own and one copy for each.
@@ -213,13 +210,12 @@ class Model {
         break;
       }
     }
-    double channel = speed * efficiency * 2 * (heads - 1) / heads;
+    double channel = speed * nccl_.nvls_efficiency * 2 * (heads - 1) / heads;
     if (nodes_ == 1) {
       channel = std::min(channel, nccl_.nvls_channel_cap);
     } else {
       const double between = fabric_.channel_gigabytes_per_second_between_nodes * (nodes_ == 2 ? 2 : 1);
-      channel =
-          std::min({channel, between, (is_hopper_ ? nccl_.hopper_nvls_tree_cap : nccl_.ampere_nvls_tree_cap)[row_]});
+      channel = std::min({channel, between, nccl_.nvls_tree_cap[row_]});
     }
     return heads * channel;
   }
@@ -329,9 +325,7 @@ double ideal_all_reduce_us(const NcclGroup& group, double bytes) {
   const double nodes = fabric.nodes(group.ranks);
   const double inside = std::min(group.ranks, fabric.gpus_per_node);
   // A ring passes 2 (n-1)/n of the bytes over each GPU's link. A switch that adds up needs (n+1)/n of them.
-  const bool switch_adds =
-      fabric.has_nvlink() &&
-      (group.architecture == "hopper" ? group.nccl.hopper_nvls_efficiency : group.nccl.ampere_nvls_efficiency) > 0;
+  const bool switch_adds = fabric.has_nvlink() && group.architecture == "hopper" && group.nccl.nvls_efficiency > 0;
   const double ring = 2 * (inside - 1) / inside;
   const double passes = switch_adds ? std::min(ring, (inside + 1) / inside) : ring;
   const double in_node = passes * bytes / (1e3 * fabric.link_peak_gigabytes_per_second);

@@ -101,14 +101,54 @@ std::vector<ScheduledStage> lower_alone(const std::vector<ScheduledStage>& kinds
   return out;
 }
 
+/// Schedule all kinds as a hint says.
+/// @return whether it leads to a schedule; if not, the kinds are as they were
+bool follow(std::vector<ScheduledStage>& kinds, const ScheduleHint& hint) {
+  if (hint.stages.size() != kinds.size()) {
+    return false;
+  }
+  std::vector<std::unique_ptr<Lowering>> scheduled;
+  for (std::size_t k = 0; k < kinds.size(); ++k) {
+    scheduled.push_back(schedule_at(kinds[k].lower, *kinds[k].lowering, hint.interval, hint.stages[k]).lowering);
+    if (!scheduled.back()) {
+      return false;
+    }
+  }
+  for (std::size_t k = 0; k < kinds.size(); ++k) {
+    kinds[k].lowering = std::move(scheduled[k]);
+  }
+  return true;
+}
+
+/// The hints for what is being scheduled, those for the most similar number of users first.
+std::vector<const ScheduleHint*> hints_for(const CompileRequest& request, const ScheduleHint& wanted) {
+  std::vector<const ScheduleHint*> out;
+  const auto what = [](const ScheduleHint& hint) {
+    return std::tie(
+        hint.compute, hint.experts, hint.context, hint.micro_batch, hint.tensor_parallel, hint.pipeline_parallel);
+  };
+  for (const ScheduleHint& hint : request.hints) {
+    if (request.search_orders == 0 && what(hint) == what(wanted)) {
+      out.push_back(&hint);
+    }
+  }
+  std::stable_sort(out.begin(), out.end(), [&](const ScheduleHint* a, const ScheduleHint* b) {
+    return std::abs(a->user_slots - wanted.user_slots) < std::abs(b->user_slots - wanted.user_slots);
+  });
+  return out;
+}
+
 /// Schedule all kinds for one interval, the shortest that the search finds for the stage with the longest windows; one
 /// iteration after the other where that is no longer.
 /// @param bound  that no interval can beat: little more than it is where the search begins, if the windows leave slack
 /// @param least  where the search begins at the earliest
+/// @param found  in: what is searched for; out: what was found
+/// @return the interval
 std::int64_t crowd(std::vector<ScheduledStage>& kinds,
                    const CompileRequest& request,
                    std::int64_t bound,
                    std::int64_t least,
+                   ScheduleHint& found,
                    const Progress& progress) {
   constexpr std::int32_t kOrders = 64;
   constexpr double kOverBound = 1.096;
@@ -118,6 +158,13 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
   constexpr double kLargestStep = 0.08;
   constexpr double kTwice = 2;  // so far from the windows' length the iterations hardly overlap
   const std::int32_t orders = request.search_orders > 0 ? request.search_orders : kOrders;
+  for (const ScheduleHint* hint : hints_for(request, found)) {
+    if (hint->interval >= std::max(bound, least) && hint->interval % link_grid(request) == 0 && follow(kinds, *hint)) {
+      found.interval = hint->interval;
+      found.stages = hint->stages;
+      return found.interval;
+    }
+  }
   std::vector<std::size_t> by_length(kinds.size());
   std::iota(by_length.begin(), by_length.end(), std::size_t{0});
   std::sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) {
@@ -128,14 +175,14 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
       std::max(std::clamp(static_cast<double>(bound) * kOverBound, windows * kLeastSlack, windows * kFirstSlack),
                static_cast<double>(std::max(bound, least)));
   double step = kFirstStep;
-  std::vector<std::unique_ptr<Lowering>> scheduled(kinds.size());
+  std::vector<ScheduledInterval> scheduled(kinds.size());
   std::vector<ScheduledStage> alone;
   std::size_t done = 0;
   while (done < kinds.size()) {
     const std::int64_t whole = ceil_div(static_cast<std::int64_t>(interval), link_grid(request)) * link_grid(request);
     const std::size_t k = by_length[done];
     scheduled[k] = schedule_interval(kinds[k].lower, *kinds[k].lowering, whole, orders, request.seed + k);
-    if (scheduled[k]) {
+    if (scheduled[k].lowering) {
       ++done;
     } else {
       interval = std::max(interval * (1 + step), interval + 1);
@@ -153,10 +200,12 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
       progress(static_cast<double>(done) / static_cast<double>(kinds.size()), "interval " + std::to_string(whole));
     }
   }
+  found.interval = ceil_div(static_cast<std::int64_t>(interval), link_grid(request)) * link_grid(request);
   for (std::size_t k = 0; k < kinds.size(); ++k) {
-    kinds[k].lowering = std::move(scheduled[k]);
+    kinds[k].lowering = std::move(scheduled[k].lowering);
+    found.stages.push_back(std::move(scheduled[k].phases));
   }
-  return ceil_div(static_cast<std::int64_t>(interval), link_grid(request)) * link_grid(request);
+  return found.interval;
 }
 
 std::string list_of(const std::vector<std::string>& lines) {
@@ -184,9 +233,12 @@ void check_request(const CompileRequest& request) {
   const KvType expected = request.compute == Compute::kW8A8            ? KvType::kInt8
                           : request.compute == Compute::kFp32Reference ? KvType::kFp32
                                                                        : KvType::kFp16;
+  const auto kv_name = [](KvType kv) {
+    return std::string(kv == KvType::kInt8 ? "int8" : kv == KvType::kFp16 ? "fp16" : "fp32");
+  };
   complain(request.kv != expected,
-           "kv: found another type than the compute path's; expected int8 with w8a8, fp16 with w8a16 and fp16, fp32 "
-           "with fp32ref");
+           "kv: found " + kv_name(request.kv) + "; expected the compute path's, " + kv_name(expected) +
+               " (int8 with w8a8, fp16 with w8a16 and fp16, fp32 with fp32ref)");
   for (const auto& [name, columns] :
        {std::pair("head_dim", request.model.head_dim), std::pair("experts", request.model.experts)}) {
     complain(columns > place_columns(request),
@@ -221,21 +273,6 @@ void check_request(const CompileRequest& request) {
   }
 }
 
-/// Users that KV is allocated for: whole micro-batches.
-std::int32_t user_slots(const CompileRequest& request) {
-  return static_cast<std::int32_t>(ceil_div(request.users.value_or(1), request.micro_batch)) * request.micro_batch;
-}
-
-/// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
-std::optional<std::int64_t> stripes_of(const CompileRequest& request,
-                                       const ComputePath& path,
-                                       const StageMemory& memory,
-                                       const Stage& stage,
-                                       std::int64_t users) {
-  const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
-  return stripes <= stage_capacity(request, path, stage, memory.row_stripes) ? std::optional(stripes) : std::nullopt;
-}
-
 struct Partitioning {
   std::int32_t tensor_parallel = 0;
   std::int32_t pipeline_parallel = 0;
@@ -250,12 +287,12 @@ std::optional<Partitioning> evaluate(const CompileRequest& request,
                                      std::int32_t pp) {
   const Shard shard = make_shard(request.model, tp, request.chip);
   Partitioning out{.tensor_parallel = tp, .pipeline_parallel = pp, .stages = cut_stages(request, shard, path, pp)};
+  if (!fits(request, shard, path, out.stages)) {
+    return std::nullopt;
+  }
   double slowest = 0;
   double total = 0;
   for (const Stage& stage : out.stages) {
-    if (!stripes_of(request, path, stage_memory(request, shard, path, stage), stage, user_slots(request))) {
-      return std::nullopt;
-    }
     double busy = 0;
     for (std::int32_t i = 0; i < stage.blocks; ++i) {
       busy += static_cast<double>(block_cycles(request, shard, path, stage.block(i)));
@@ -290,26 +327,55 @@ std::vector<Partitioning> rank_partitions(const CompileRequest& request, const C
   return out;
 }
 
-std::string shortage(const CompileRequest& request, std::int32_t smallest) {
+bool has_partition(const CompileRequest& request, const ComputePath& path) {
+  return !rank_partitions(request, path).empty();
+}
+
+/// The most users, and the longest context, that the same chips would do with; nothing where neither helps alone.
+std::string what_would_fit(const CompileRequest& given, const ComputePath& path) {
+  std::string out;
+  CompileRequest request = given;
+  std::int32_t low = 0;  // in micro-batches
+  std::int32_t high = user_slots(given) / given.micro_batch;
+  while (high - low > 1) {
+    const std::int32_t middle = low + (high - low) / 2;
+    request.users = middle * given.micro_batch;
+    (has_partition(request, path) ? low : high) = middle;
+  }
+  if (low > 0) {
+    out += ", or with --users " + std::to_string(low * given.micro_batch);
+  }
+  request = given;
+  while (request.context > 1) {
+    request.context /= 2;
+    if (has_partition(request, path)) {
+      return out + ", or with --context " + std::to_string(request.context);
+    }
+  }
+  return out;
+}
+
+std::string shortage(const CompileRequest& request, const ComputePath& path, std::int32_t smallest) {
   const ModelConfig& m = request.model;
   const double per_layer = static_cast<double>(m.hidden * m.head_dim * (2 * m.heads + 2 * m.kv_heads) +
                                                3 * m.hidden * m.ffn * std::max<std::int64_t>(m.experts, 1));
   const double parameters =
       per_layer * static_cast<double>(m.layers) + 2.0 * static_cast<double>(m.vocabulary * m.hidden);
-  const std::int32_t bytes = make_path(request.compute, request.kv, request.chip).weight_bytes;
   const auto giga = [](double x) {
     std::string text = std::to_string(x / 1e9);
     return text.substr(0, text.find('.') + 2) + " GB";
   };
-  std::string out = m.name + ": found " + giga(parameters * bytes) + " of weights and " +
-                    std::to_string(user_slots(request)) + " users' KV at context " + std::to_string(request.context) +
-                    "; " + std::to_string(request.chips) + " chips hold " +
-                    giga(static_cast<double>(request.chip.sram().count()) * request.chips) + "; fits";
+  const std::int32_t chips = request.chips > 0 ? request.chips : interconnect::kChipsMost;
+  std::string out = m.name + ": found " + giga(parameters * path.weight_bytes) + " of weights and " +
+                    std::to_string(user_slots(request)) +
+                    (user_slots(request) == 1 ? " user's KV at context " : " users' KV at context ") +
+                    std::to_string(request.context) + "; expected no more than " + std::to_string(chips) +
+                    " chips hold (" + giga(static_cast<double>(request.chip.sram().count()) * chips) + "); fits";
   out += smallest > 0 ? " on " + std::to_string(smallest) + " chips" : " on no system";
-  if (bytes > 1) {
+  if (path.weight_bytes > 1) {
     out += ", or with 8-bit weights (--compute w8a8 or w8a16)";
   }
-  return out + ", or with fewer --users or a shorter --context";
+  return out + what_would_fit(request, path);
 }
 
 }  // namespace
@@ -343,6 +409,25 @@ std::int32_t smallest_chips(const CompileRequest& request) {
 }
 
 namespace {
+
+/// Texts that no chip runs any more, since the token's way back gave it one of its own.
+void drop_unused_texts(ClusterProgram& program) {
+  std::vector<std::int32_t> number(program.texts.size(), -1);
+  std::vector<node::ChipProgram> used;
+  for (std::size_t text = 0; text < program.texts.size(); ++text) {
+    const bool is_used = std::any_of(program.bindings.begin(), program.bindings.end(), [&](const auto& binding) {
+      return binding.text == static_cast<std::int32_t>(text);
+    });
+    if (is_used) {
+      number[text] = static_cast<std::int32_t>(used.size());
+      used.push_back(std::move(program.texts[text]));
+    }
+  }
+  program.texts = std::move(used);
+  for (node::ChipBinding& binding : program.bindings) {
+    binding.text = binding.text < 0 ? -1 : number[static_cast<std::size_t>(binding.text)];
+  }
+}
 
 /// @param least  interval below which nothing is tried; out: the one that was scheduled
 Compiled build(const CompileRequest& request,
@@ -414,9 +499,19 @@ Compiled build(const CompileRequest& request,
     }
   }
   const std::int64_t bound = interval_lower_bound(request, shard, path, chosen.stages, hops);
+  ScheduleHint hint{.compute = request.compute,
+                    .experts = request.experts,
+                    .context = request.context,
+                    .micro_batch = request.micro_batch,
+                    .tensor_parallel = chosen.tensor_parallel,
+                    .pipeline_parallel = chosen.pipeline_parallel,
+                    .user_slots = program.user_slots,
+                    .interval = 0,
+                    .token_latency = 0,
+                    .stages = {}};
   const std::int64_t interval = request.objective == Objective::kLatency
                                     ? std::max(empty_interval(kinds), least)
-                                    : crowd(kinds, request, bound, least, progress);
+                                    : crowd(kinds, request, bound, least, hint, progress);
   least = interval;
   program.initiation_interval = interval;
   program.plan = {.initiation_interval = interval,
@@ -472,7 +567,6 @@ Compiled build(const CompileRequest& request,
   // The report: each figure off the schedule.
   PlanReport& report = out.report;
   report.chips_idle = request.chips - chosen.tensor_parallel * chosen.pipeline_parallel;
-  const std::int32_t users_fit = users_that_fit(request, shard, path, chosen.stages);
   double busy_sum = 0;
   double busy_most = 0;
   for (std::size_t s = 0; s < chosen.stages.size(); ++s) {
@@ -520,14 +614,19 @@ Compiled build(const CompileRequest& request,
       report.sram = use;
     }
   }
+  if (!hint.stages.empty()) {
+    hint.token_latency = program.token_latency;
+    report.hint = std::move(hint);
+  }
   report.budget = typical_layer(kinds);
   report.ii_lower_bound = bound;
   report.latency_lower_bound = latency_lower_bound(request, shard, path, chosen.stages, hops, return_hops);
   report.ends_cycles = program.token_latency - report.layers_cycles - report.hops_cycles;
   report.balance = busy_sum / static_cast<double>(chosen.stages.size()) / busy_most;
-  report.users_fit = users_fit / request.micro_batch * request.micro_batch;
+  report.users_fit = most_users(request, shard, path, chosen.pipeline_parallel);
   report.users_saturating =
       static_cast<std::int32_t>(ceil_div(program.token_latency, program.initiation_interval)) * request.micro_batch;
+  drop_unused_texts(program);
   return out;
 }
 
@@ -560,12 +659,20 @@ Compiled compile_for(const CompileRequest& given, const Progress& progress) {
   const std::vector<Partitioning> partitions = rank_partitions(request, path);
   if (partitions.empty()) {
     const std::int32_t smallest = smallest_chips(given);
-    throw DoesNotFit(shortage(request, smallest), smallest);
+    throw DoesNotFit(shortage(request, path, smallest), smallest);
   }
   // The model of the fit knows neither cables nor what scratch a schedule takes: the cheapest that can be built.
   for (std::size_t i = 0;; ++i) {
     try {
       return build(request, path, partitions[i], progress);
+    } catch (const DoesNotFit& full) {
+      if (i + 1 == std::min(partitions.size(), kTries)) {
+        throw DoesNotFit(request.model.name + ": " + full.what() + " (TP " +
+                             std::to_string(partitions[i].tensor_parallel) + " x PP " +
+                             std::to_string(partitions[i].pipeline_parallel) +
+                             "); fits on more chips, or with fewer --users or a shorter --context",
+                         0);
+      }
     } catch (const node::InputError&) {
       if (i + 1 == std::min(partitions.size(), kTries)) {
         throw;

@@ -63,10 +63,9 @@ Estimate estimate(const CompileRequest& request,
   Estimate out{.tensor_parallel = degrees.tensor_parallel,
                .pipeline_parallel = degrees.pipeline_parallel,
                .micro_batch = request.micro_batch,
-               .users_fit = 0,
+               .users_fit = *request.users,
                .empty = {},
                .loaded = {}};
-  out.users_fit = users_that_fit(request, shard, path, stages) / request.micro_batch * request.micro_batch;
   const std::int32_t return_hops = degrees.pipeline_parallel > 1 ? 1 : 0;
   std::vector<std::int64_t> of_stage(stages.size(), 0);
   std::int64_t latency = 0;
@@ -101,13 +100,15 @@ std::vector<Estimate> estimate_partitions(const CompileRequest& request) {
   const interconnect::Topology topology = interconnect::make_topology(request.chip, request.chips);
   std::vector<Estimate> out;
   for (const Degrees& degrees : possible_degrees(request)) {
+    CompileRequest full = request;  // stages are cut so that as many users fit as can
     const Shard shard = make_shard(request.model, degrees.tensor_parallel, request.chip);
-    const std::vector<Stage> stages = cut_stages(request, shard, path, degrees.pipeline_parallel);
-    if (users_that_fit(request, shard, path, stages) < request.micro_batch) {
+    full.users = most_users(request, shard, path, degrees.pipeline_parallel);
+    if (*full.users < request.micro_batch) {
       continue;
     }
     try {
-      out.push_back(estimate(request, path, degrees, stages, plan_hops(topology, degrees)));
+      const std::vector<Stage> stages = cut_stages(full, shard, path, degrees.pipeline_parallel);
+      out.push_back(estimate(full, path, degrees, stages, plan_hops(topology, degrees)));
     } catch (const node::InputError&) {
       continue;  // no cable joins these stages
     }

@@ -363,9 +363,9 @@ class Instance {
     out.users_fit = replicas * memory_.users_fit;
     out.users_saturating = replicas * users_saturating();
     const interconnect::GpuFabric& fabric = request_.system.fabric;
-    const double nodes = static_cast<double>(devices) / static_cast<double>(fabric.gpus_per_node);
-    out.power_kw = nodes * fabric.node_power_watts / 1e3;
-    out.price_usd = nodes * fabric.node_price_usd;
+    const node::GpuSpec& gpu = request_.system.gpu;
+    out.power_kw = devices * (gpu.power_watts + fabric.host_power_watts / fabric.gpus_per_node) / 1e3;
+    out.price_usd = devices * (gpu.price_usd + fabric.host_price_usd / fabric.gpus_per_node);
     return out;
   }
 
@@ -388,9 +388,11 @@ class Instance {
 /// TP degrees that a search tries on `devices` GPUs.
 std::vector<std::int32_t> degrees(const GpuRequest& request, std::int32_t devices) {
   std::vector<std::int32_t> out;
-  const std::int32_t most = std::min(devices, request.crosses_nodes ? devices : request.system.fabric.gpus_per_node);
+  const std::int32_t per_node = request.system.fabric.gpus_per_node;
+  const std::int32_t most = std::min(devices, request.crosses_nodes ? devices : per_node);
   for (std::int32_t degree = 1; degree <= most; degree *= 2) {
-    if (request.model.heads % degree == 0) {
+    const bool fills_nodes = degree <= per_node || degree % per_node == 0;
+    if (request.model.heads % degree == 0 && fills_nodes) {
       out.push_back(degree);
     }
   }

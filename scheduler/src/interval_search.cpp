@@ -236,6 +236,18 @@ std::set<std::pair<std::int64_t, std::vector<std::size_t>>> rank_orders(const Ci
   return ranked;
 }
 
+/// The windows of a stage that take a place of their own on the circle.
+Lowering::WindowPlan plan_windows(const Lowering& reference, std::int64_t shortest) {
+  Lowering::WindowPlan plan;
+  plan.shortest = shortest;
+  for (const Lowering::Window& window : reference.windows()) {
+    if (window.length >= shortest) {
+      plan.shapes.push_back(&window.shape);
+    }
+  }
+  return plan;
+}
+
 }  // namespace
 
 std::int64_t windows_length(const Lowering& reference) {
@@ -246,30 +258,38 @@ std::int64_t windows_length(const Lowering& reference) {
   return busy;
 }
 
-std::unique_ptr<Lowering> schedule_interval(const LowerStage& lower,
-                                            const Lowering& reference,
-                                            std::int64_t interval,
-                                            std::int32_t orders,
-                                            std::uint64_t seed) {
+ScheduledInterval schedule_at(const LowerStage& lower,
+                              const Lowering& reference,
+                              std::int64_t interval,
+                              const StagePhases& phases) {
+  ScheduledInterval out{.lowering = nullptr, .phases = phases};
+  Lowering::WindowPlan plan = plan_windows(reference, phases.shortest);
+  if (plan.shapes.size() != phases.starts.size()) {
+    return out;
+  }
+  plan.phases = phases.starts;
+  try {
+    out.lowering = lower(Load::kLoaded, interval, plan);
+  } catch (const NoSchedule&) {
+    return out;
+  }
+  return out;
+}
+
+ScheduledInterval schedule_interval(const LowerStage& lower,
+                                    const Lowering& reference,
+                                    std::int64_t interval,
+                                    std::int32_t orders,
+                                    std::uint64_t seed) {
   const std::vector<Lowering::Window>& windows = reference.windows();
   // Short windows find holes by themselves where there is room round long ones.
   constexpr std::int64_t kShort = 64;
   constexpr std::int64_t kRoomy = 12;  // length ÷ slack
   const std::int64_t length = windows_length(reference);
   const bool has_long = std::any_of(windows.begin(), windows.end(), [](const auto& w) { return w.length >= kShort; });
-  Lowering::WindowPlan plan;
-  plan.shortest = has_long && (interval - length) * kRoomy > length ? kShort : 0;
-  for (const Lowering::Window& window : windows) {
-    if (window.length >= plan.shortest) {
-      plan.shapes.push_back(&window.shape);
-    }
-  }
+  Lowering::WindowPlan plan = plan_windows(reference, has_long && (interval - length) * kRoomy > length ? kShort : 0);
   if (plan.shapes.empty()) {
-    try {
-      return lower(Load::kLoaded, interval, {});
-    } catch (const NoSchedule&) {
-      return nullptr;
-    }
+    return schedule_at(lower, reference, interval, {.shortest = plan.shortest, .starts = {}});
   }
   // Vector work takes longer between rounds than alone: trips to the SXM wait for free diagonals.
   constexpr double kCrowded = 1.25;
@@ -277,7 +297,8 @@ std::unique_ptr<Lowering> schedule_interval(const LowerStage& lower,
   constexpr std::int64_t kReduction = 80;
   constexpr std::int32_t kRepairs = 3;
   Random random(seed);
-  std::unique_ptr<Lowering> found;
+  ScheduledInterval found;
+  found.phases.shortest = plan.shortest;
   std::vector<Link> best_chain;
   std::int64_t shortest = 0;
   std::set<std::vector<std::int64_t>> tried;
@@ -286,10 +307,10 @@ std::unique_ptr<Lowering> schedule_interval(const LowerStage& lower,
   std::int32_t repairs = 0;  // left for this order
   // Where so many have no place for something, the interval is too short.
   const std::int32_t hopeless = std::max(4, orders / 4);
-  for (std::int32_t attempt = 0; attempt < orders && (found || attempt < hopeless); ++attempt) {
+  for (std::int32_t attempt = 0; attempt < orders && (found.lowering || attempt < hopeless); ++attempt) {
     const bool repairs_last = repairs-- > 0;
     if (!repairs_last) {
-      guessed = perturbed(attempt % 2 == 1 && found ? best_chain : chain, random);
+      guessed = perturbed(attempt % 2 == 1 && found.lowering ? best_chain : chain, random);
       repairs = kRepairs;
     }
     const Circle circle(guessed, interval, kReduction * static_cast<std::int64_t>(2 + random.below(5)) / 4);
@@ -315,10 +336,11 @@ std::unique_ptr<Lowering> schedule_interval(const LowerStage& lower,
       follow(chain, seen);
       repairs = raise(guessed, seen) ? repairs : 0;
       const std::int64_t through = lowered->through_time();
-      if (!found || through < shortest) {
+      if (!found.lowering || through < shortest) {
         shortest = through;
         best_chain = seen;
-        found = std::move(lowered);
+        found.lowering = std::move(lowered);
+        found.phases.starts = plan.phases;
       }
     } catch (const NoSchedule&) {
       // This order has no place for something: give every window a little more time, and look for another.

@@ -42,7 +42,8 @@ void Lowering::declare_embedding() {
     runs = memory_.take(static_cast<std::int32_t>(node::ceil_div(entries, kStripe / layout.slices)) * height, kStripe);
   }
   if (runs.empty()) {
-    throw DoesNotFit("the embedding finds no SRAM", 0);
+    throw DoesNotFit(
+        "found no SRAM for the embedding beside the other weights of a stage; expected slices with as much left", 0);
   }
   std::vector<node::Displacement> pieces;
   const std::int32_t base = runs.front().slice;

@@ -75,7 +75,9 @@ Matrix Lowering::declare(const std::string& name, std::int32_t layer_slot, const
       segment.runs =
           memory_.take(copies > 1 ? height * copies : segment.tiles * block.cycles, path_.stored_slices, cuts > 1);
       if (segment.runs.empty()) {
-        throw DoesNotFit(name + " of layer slot " + std::to_string(layer_slot) + " finds no SRAM", 0);
+        throw DoesNotFit("found no SRAM for " + name + " of layer slot " + std::to_string(layer_slot) +
+                             " of a stage; expected slices with as much left",
+                         0);
       }
       block.segments.push_back(std::move(segment));
     }

@@ -227,6 +227,10 @@ std::int64_t block_cycles(const CompileRequest& request, const Shard& shard, con
   return 0;
 }
 
+std::int32_t user_slots(const CompileRequest& request) {
+  return static_cast<std::int32_t>(ceil_div(request.users.value_or(1), request.micro_batch)) * request.micro_batch;
+}
+
 StageMemory stage_memory(const CompileRequest& request,
                          const Shard& shard,
                          const ComputePath& path,
@@ -282,31 +286,15 @@ std::vector<Degrees> possible_degrees(const CompileRequest& request) {
     const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
     for (std::int32_t pp = request.pipeline_parallel.value_or(1); pp <= request.pipeline_parallel.value_or(most);
          ++pp) {
-      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0;
+      // One stage more than layers: a layer each, and the LM head alone.
+      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0 ||
+                              pp == request.model.layers + 1;
       if (pp <= most && (request.pipeline_parallel || is_natural)) {
         out.push_back({tp, pp});
       }
     }
   }
   return out;
-}
-
-std::int32_t users_that_fit(const CompileRequest& request,
-                            const Shard& shard,
-                            const ComputePath& path,
-                            std::span<const Stage> stages) {
-  std::int64_t users = std::numeric_limits<std::int32_t>::max();
-  for (const Stage& stage : stages) {
-    const StageMemory memory = stage_memory(request, shard, path, stage);
-    const std::int64_t room = stage_capacity(request, path, stage, memory.row_stripes) - memory.weight_stripes;
-    if (room < 0) {
-      return -1;
-    }
-    if (memory.kv_stripes_per_user > 0) {
-      users = std::min(users, room / memory.kv_stripes_per_user);
-    }
-  }
-  return static_cast<std::int32_t>(users);
 }
 
 std::vector<Stage> cut_stages(const CompileRequest& request,
@@ -321,7 +309,9 @@ std::vector<Stage> cut_stages(const CompileRequest& request,
   for (std::int32_t i = 0; i < blocks; ++i) {
     const Stage one{.first_block = i, .blocks = 1};
     cycles[at(i + 1)] = cycles[at(i)] + block_cycles(request, shard, path, one.block(0));
-    stripes[at(i + 1)] = stripes[at(i)] + stage_memory(request, shard, path, one).weight_stripes;
+    const StageMemory memory = stage_memory(request, shard, path, one);
+    stripes[at(i + 1)] =
+        stripes[at(i)] + memory.weight_stripes + std::int64_t{user_slots(request)} * memory.kv_stripes_per_user;
   }
   const StageMemory embedding = stage_memory(request, shard, path, {.has_embedding = true});
   const StageMemory head = stage_memory(request, shard, path, {.has_head = true});
@@ -370,6 +360,37 @@ std::vector<Stage> cut_stages(const CompileRequest& request,
     end = begin;
   }
   return out;
+}
+
+std::optional<std::int64_t> stripes_of(const CompileRequest& request,
+                                       const ComputePath& path,
+                                       const StageMemory& memory,
+                                       const Stage& stage,
+                                       std::int64_t users) {
+  const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
+  return stripes <= stage_capacity(request, path, stage, memory.row_stripes) ? std::optional(stripes) : std::nullopt;
+}
+
+bool fits(const CompileRequest& request,
+          const Shard& shard,
+          const ComputePath& path,
+          const std::vector<Stage>& stages) {
+  return std::all_of(stages.begin(), stages.end(), [&](const Stage& stage) {
+    return stripes_of(request, path, stage_memory(request, shard, path, stage), stage, user_slots(request)).has_value();
+  });
+}
+
+std::int32_t most_users(const CompileRequest& given, const Shard& shard, const ComputePath& path, std::int32_t stages) {
+  constexpr std::int32_t kMost = 1 << 20;  // more than any SRAM holds, and far from overflow
+  CompileRequest request = given;
+  std::int32_t low = 0;  // in micro-batches
+  std::int32_t high = kMost / request.micro_batch;
+  while (high - low > 1) {
+    const std::int32_t middle = low + (high - low) / 2;
+    request.users = middle * request.micro_batch;
+    (fits(request, shard, path, cut_stages(request, shard, path, stages)) ? low : high) = middle;
+  }
+  return low * request.micro_batch;
 }
 
 }  // namespace lpu::scheduler

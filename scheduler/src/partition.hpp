@@ -1,7 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
-#include <span>
+#include <optional>
 #include <vector>
 
 #include "lpu/scheduler/compile.hpp"
@@ -126,7 +126,10 @@ struct Stage {
                                         const ComputePath& path,
                                         Block block);
 
-/// Cut the model into `stages` stages so that the slowest is as fast as can be and each fits.
+/// Users that KV is allocated for: whole micro-batches.
+[[nodiscard]] std::int32_t user_slots(const CompileRequest& request);
+
+/// Cut the model into `stages` stages so that the slowest is as fast as can be and each fits, KV included.
 [[nodiscard]] std::vector<Stage> cut_stages(const CompileRequest& request,
                                             const Shard& shard,
                                             const ComputePath& path,
@@ -163,16 +166,29 @@ struct Degrees {
 /// divide, or that use all chips.
 [[nodiscard]] std::vector<Degrees> possible_degrees(const CompileRequest& request);
 
-/// Users whose KV the fullest stage has room for; negative where its weights alone are too many.
-[[nodiscard]] std::int32_t users_that_fit(const CompileRequest& request,
-                                          const Shard& shard,
-                                          const ComputePath& path,
-                                          std::span<const Stage> stages);
-
 /// Stripes that a stage's chips hold.
 [[nodiscard]] std::int64_t stage_capacity(const CompileRequest& request,
                                           const ComputePath& path,
                                           const Stage& stage,
                                           std::int64_t row_stripes);
+
+/// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
+[[nodiscard]] std::optional<std::int64_t> stripes_of(const CompileRequest& request,
+                                                     const ComputePath& path,
+                                                     const StageMemory& memory,
+                                                     const Stage& stage,
+                                                     std::int64_t users);
+
+/// Whether all stages hold the KV of the users asked for.
+[[nodiscard]] bool fits(const CompileRequest& request,
+                        const Shard& shard,
+                        const ComputePath& path,
+                        const std::vector<Stage>& stages);
+
+/// The most users that some cut into so many stages has room for, in whole micro-batches; 0: not even one.
+[[nodiscard]] std::int32_t most_users(const CompileRequest& given,
+                                      const Shard& shard,
+                                      const ComputePath& path,
+                                      std::int32_t stages);
 
 }  // namespace lpu::scheduler

@@ -5,6 +5,7 @@
 
 #include "lpu/node/error.hpp"
 #include "lpu/node/quantity.hpp"
+#include "lpu/scheduler/compile.hpp"
 
 namespace lpu::scheduler {
 
@@ -555,9 +556,9 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
   first_free[static_cast<std::size_t>(text.hemisphere)][static_cast<std::size_t>(text.slice)] += text_rows;
   for (std::size_t slice = 0; slice < limits.size(); ++slice) {
     if (const std::int32_t needs = std::max(first_free[0][slice], first_free[1][slice]); needs > limits[slice]) {
-      throw node::InputError("scratch of a stage: found " + std::to_string(needs) + " vectors in slice " +
-                             std::to_string(slice) + "; expected at most " + std::to_string(limits[slice]) +
-                             " beside the weights");
+      throw DoesNotFit("found " + std::to_string(needs) + " vectors of scratch in slice " + std::to_string(slice) +
+                           " of a stage; expected at most " + std::to_string(limits[slice]) + " beside the weights",
+                       0);
     }
   }
   program.makespan = static_cast<std::int32_t>(std::max(end_of_all(), busy_until_));

@@ -155,12 +155,12 @@ TEST(Presets, AGpuSystemJoinsGpuFabricAndNccl) {
 TEST(Presets, SettingsReachEveryPartOfAGpuSystem) {
   scheduler::GpuSystem system = load_gpu_system("dgx-h100", "here").system;
   const std::vector<node::Setting> settings = {{"gpu.hbm_rate", "4.8 TB/s"},
-                                               {"fabric.node_power", "6 kW"},
+                                               {"fabric.host_power", "6 kW"},
                                                {"nccl.nvls", "20 us"},
                                                {"chip.clock", "1 GHz"}};  // of the other machine
   apply_gpu_settings(system, settings);
   EXPECT_EQ(system.gpu.hbm_gigabytes_per_second, 4800);
-  EXPECT_EQ(system.fabric.node_power_watts, 6000);
+  EXPECT_EQ(system.fabric.host_power_watts, 6000);
   EXPECT_EQ(system.nccl.nvls_us, 20);
   const std::vector<node::Setting> contradiction = {{"gpu.hbm_rate", "1 TB/s"}};
   EXPECT_THROW(apply_gpu_settings(system, contradiction), node::InputError);

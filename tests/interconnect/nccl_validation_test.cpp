@@ -114,7 +114,7 @@ TEST(NcclValidation, Row5BusRates) {
   const GpuPresets a100 = test::gpu_presets("dgx-a100");
   const GpuPresets h100 = test::gpu_presets("dgx-h100");
   GpuPresets ring = h100;
-  ring.nccl.hopper_nvls_efficiency = 0;
+  ring.nccl.nvls_efficiency = 0;
   const double bytes = 16 * kGiB;
   check_figure({"row 5, 8 A100, 16 GiB, eager", "GB/s", 235, bus(a100, 8, bytes), 0.05, "ml-engineering (measured)"});
   check_figure({"row 5, 8 H100 without NVLS, eager",
@@ -135,7 +135,7 @@ TEST(NcclValidation, Row5BusRates) {
 TEST(NcclValidation, Row6NvlsByNumberOfGpus) {
   GpuPresets h100 = test::gpu_presets("dgx-h100");
   // The measurement was made with NCCL 2.27.7, whose factor and limits were these.
-  h100.nccl.hopper_nvls_efficiency = 5.0 / 6;
+  h100.nccl.nvls_efficiency = 5.0 / 6;
   h100.nccl.nvls_channel_cap = 1000;
   for (const Published& p : {Published{5, 8 * kGiB, 414}, {6, 8 * kGiB, 436}, {7, 8 * kGiB, 460}, {8, 8 * kGiB, 473}}) {
     check_figure({label("row 6, H200, NCCL 2.27, eager, " + std::to_string(p.ranks) + " GPUs", p.bytes),
@@ -157,7 +157,7 @@ TEST(NcclValidation, Row7SwitchFromRingToNvls) {
 
 TEST(NcclValidation, Row8BusRatesOfTwoNodes) {
   GpuPresets h100 = test::gpu_presets("dgx-h100");
-  h100.nccl.hopper_nvls_efficiency = 0;
+  h100.nccl.nvls_efficiency = 0;
   check_figure({"row 8, 2 x 8 H100 without NVLS, eager",
                 "GB/s",
                 369,

@@ -1,8 +1,11 @@
 #include "lpu/scheduler/gpu_plan.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <functional>
+#include <span>
 #include <string>
+#include <variant>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -237,7 +240,8 @@ TEST(BestGpuPlan, ReplicasAreNeverWorseThanOneInstance) {
         EXPECT_GE(many->devices_idle, 0);
         EXPECT_EQ(many->users, std::int64_t{many->replicas} * many->partition.users());
         EXPECT_DOUBLE_EQ(many->tokens_per_second, many->tokens_per_second_per_user * double(many->users));
-        EXPECT_DOUBLE_EQ(many->power_kw, 10.2 * devices / 8);
+        EXPECT_NEAR(many->power_kw, 10.2 * devices / 8, 1e-9 * devices);
+        EXPECT_NEAR(many->price_usd, 350e3 * devices / 8, 1e-3);
       }
     }
   }
@@ -266,6 +270,93 @@ TEST(FastestGpuPlan, NumaAndPcieCostATokenMostOfItsTime) {
   const GpuPlan nvlink = *fastest_gpu_plan(request_of("llama-2-70b", "dgx-a100"), 8);
   const GpuPlan pcie = gpu_plan(request_of("llama-2-70b", "hgx-pcie-numa"), {.tensor_parallel = 8});
   EXPECT_GT(pcie.parts.all_reduce_us, 4 * nvlink.parts.all_reduce_us);
+}
+
+/// A number that depends on all that the model knows: plans of both kinds of model, and every way to reduce.
+double probe(GpuRequest request) {
+  double sum = 0;
+  for (const std::int32_t ranks : {2, 4, 8, 16, 32}) {
+    const interconnect::NcclGroup group{
+        request.system.nccl, request.system.fabric, request.system.gpu.architecture, ranks};
+    for (double bytes = 64; bytes < 1e10; bytes *= 1.09) {
+      for (const interconnect::NcclCost& cost : interconnect::nccl_all_reduce_costs(group, bytes)) {
+        sum += cost.microseconds;
+      }
+      sum += interconnect::engine_all_reduce_us(group, bytes) + interconnect::ideal_all_reduce_us(group, bytes);
+    }
+  }
+  request.counts_host_step = true;
+  for (const char* model : {"llama-3-8b", "mixtral-8x7b"}) {
+    request.model = load_model_preset(test::preset_file("models", model)).model;
+    for (const Compute compute : {Compute::kW8A8, Compute::kFp16, Compute::kFp32Reference}) {
+      request.compute = compute;
+      for (const GpuTier tier : {GpuTier::kRoofline, GpuTier::kNccl, GpuTier::kEngine}) {
+        request.tier = tier;
+        for (const GpuPartition& partition :
+             {GpuPartition{8, 2, 1, 1}, GpuPartition{4, 2, 512, 2}, GpuPartition{8, 2, 4096, 1}}) {
+          GpuRequest short_context = request;
+          short_context.context = 16;
+          const GpuPlan plan = gpu_plan(short_context, partition);
+          sum += plan.tpot_us + plan.power_kw + plan.price_usd + double(plan.users_fit);
+        }
+      }
+    }
+  }
+  return sum;
+}
+
+/// Fields that change nothing although a tenth of them is taken away.
+template <typename Spec>
+std::vector<std::string> idle_fields(const std::vector<GpuRequest>& requests,
+                                     std::span<const node::PresetField<Spec>> fields,
+                                     const std::function<Spec&(GpuRequest&)>& part) {
+  std::vector<std::string> out;
+  for (const node::PresetField<Spec>& field : fields) {
+    bool is_idle = true;
+    for (const GpuRequest& request : requests) {
+      GpuRequest changed = request;
+      Spec& spec = part(changed);
+      if (const auto* number = std::get_if<double Spec::*>(&field.member)) {
+        spec.*(*number) *= 0.9;
+      } else if (const auto* count = std::get_if<std::int32_t Spec::*>(&field.member)) {
+        spec.*(*count) -= 1;
+      } else if (const auto* list = std::get_if<std::vector<double> Spec::*>(&field.member)) {
+        for (double& value : spec.*(*list)) {
+          value = field.name.ends_with("_sockets") ? 0 : 0.9 * value;
+        }
+      } else {
+        is_idle = false;  // a word
+      }
+      try {
+        is_idle = is_idle && probe(changed) == probe(request);
+      } catch (const node::InputError&) {
+        is_idle = false;  // it decides what is possible
+      }
+    }
+    if (is_idle) {
+      out.emplace_back(field.name);
+    }
+  }
+  return out;
+}
+
+TEST(GpuConstants, EachDecidesSomething) {
+  const std::vector<GpuRequest> requests = {request_of("llama-3-8b", "dgx-h100"),
+                                            request_of("llama-3-8b", "dgx-a100"),
+                                            request_of("llama-3-8b", "hgx-pcie-numa")};
+  using Idle = std::vector<std::string>;
+  EXPECT_EQ(idle_fields<node::GpuSpec>(
+                requests, node::gpu_fields(), [](GpuRequest& r) -> node::GpuSpec& { return r.system.gpu; }),
+            Idle());
+  EXPECT_EQ(
+      idle_fields<interconnect::GpuFabric>(requests,
+                                           interconnect::gpu_fabric_fields(),
+                                           [](GpuRequest& r) -> interconnect::GpuFabric& { return r.system.fabric; }),
+      Idle());
+  EXPECT_EQ(idle_fields<interconnect::NcclSpec>(requests,
+                                                interconnect::nccl_fields(),
+                                                [](GpuRequest& r) -> interconnect::NcclSpec& { return r.system.nccl; }),
+            Idle());
 }
 
 }  // namespace

@@ -55,8 +55,8 @@ struct GpuFabric {
   std::vector<double> measured_over_model_8;
   std::vector<double> measured_over_model_nodes;
 
-  double node_power_watts = 0;  ///< of a whole node, GPUs included
-  double node_price_usd = 0;    ///< likewise
+  double host_power_watts = 0;  ///< of a node without its GPUs
+  double host_price_usd = 0;    ///< likewise
 
   [[nodiscard]] bool has_nvlink() const { return inside == "nvlink"; }
   /// Whether the first `gpus` of a node sit on more than one socket.

@@ -30,10 +30,10 @@ struct NcclSpec {
   std::vector<double> ampere_ring_ll128_cap, hopper_ring_ll128_cap;  ///< GB/s per channel
   std::vector<double> ampere_tree_ll128_cap, hopper_tree_ll128_cap;
   std::vector<double> ampere_tree_cap, hopper_tree_cap;
-  std::vector<double> ampere_nvls_tree_cap, hopper_nvls_tree_cap;
-  double ampere_nvls_efficiency = 0, hopper_nvls_efficiency = 0;  ///< 0: no NVLS
-  double nvls_channel_cap = 0;                                    ///< GB/s
-  std::vector<double> nvls_speeds;                                ///< GB/s, what its search tries, descending
+  std::vector<double> nvls_tree_cap;  ///< GB/s per channel; NVLS and NVLSTree: Hopper alone
+  double nvls_efficiency = 0;         ///< 0: switched off
+  double nvls_channel_cap = 0;        ///< GB/s
+  std::vector<double> nvls_speeds;    ///< GB/s, what its search tries, descending
   std::vector<double> tree_correction_ll, tree_correction_ll128, tree_correction_simple;  ///< by log2(bytes / 64)
 };
 

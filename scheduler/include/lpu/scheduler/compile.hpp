@@ -18,6 +18,29 @@ enum class ExpertMode : std::uint8_t { kIndirect, kAll };
 enum class Objective : std::uint8_t { kLatency, kThroughput };
 enum class Sampling : std::uint8_t { kChip, kHost };
 
+/// Where the windows of a stage (runs of MXM rounds) start within the interval.
+struct StagePhases {
+  std::int64_t shortest = 0;         ///< cycles; shorter windows have no place of their own
+  std::vector<std::int64_t> starts;  ///< cycles, per planned window in the order of the program
+};
+
+/// What a search for objective throughput found, so that it need not be made again. A hint decides nothing that is not
+/// checked: where it does not lead to a schedule, the search is made.
+struct ScheduleHint {
+  // what it is for
+  Compute compute = Compute::kW8A8;
+  ExpertMode experts = ExpertMode::kIndirect;
+  std::int32_t context = 0;
+  std::int32_t micro_batch = 0;
+  std::int32_t tensor_parallel = 0;
+  std::int32_t pipeline_parallel = 0;
+  std::int32_t user_slots = 0;  ///< users whose KV lies beside the weights
+  // what was found
+  std::int64_t interval = 0;        ///< cycles
+  std::int64_t token_latency = 0;   ///< cycles
+  std::vector<StagePhases> stages;  ///< per distinct stage, in the order of the pipeline
+};
+
 /// What a user asks of the compiler. Sizes are checked by compile(), which names every limit that binds.
 struct CompileRequest {
   ModelConfig model;
@@ -33,9 +56,10 @@ struct CompileRequest {
   ExpertMode experts = ExpertMode::kIndirect;
   Objective objective = Objective::kLatency;
   Sampling sampling = Sampling::kChip;
-  std::int32_t search_orders = 0;  ///< phase orders tried for objective throughput; 0: the default
-  std::uint64_t seed = 1;          ///< of the emulated routing and tokens
-  std::string inputs;              ///< JSON, recorded in the program
+  std::int32_t search_orders = 0;   ///< phase orders tried for objective throughput; 0: the default
+  std::vector<ScheduleHint> hints;  ///< tried before a search; not with search_orders
+  std::uint64_t seed = 1;           ///< of the emulated routing and tokens
+  std::string inputs;               ///< JSON, recorded in the program
 };
 
 /// Cycles of one layer's critical path by part; the parts sum exactly to `layer`.
@@ -62,6 +86,7 @@ struct PlanReport {
   std::int64_t ii_lower_bound = 0;
   std::int64_t latency_lower_bound = 0;
   LayerBudget budget;
+  std::optional<ScheduleHint> hint;  ///< objective throughput: what makes the search short the next time
   std::int64_t layers_cycles = 0, hops_cycles = 0, ends_cycles = 0;  ///< sum = token latency
 };
 

@@ -81,8 +81,8 @@ struct GpuPlan {
   std::int64_t users = 0;             ///< of all replicas
   std::int64_t users_fit = 0;         ///< likewise, by memory alone
   std::int64_t users_saturating = 0;  ///< likewise: beyond them doubling adds < 5%; memory and SLO are not looked at
-  double power_kw = 0;                ///< of the devices: their share of the nodes
-  double price_usd = 0;               ///< likewise
+  double power_kw = 0;   ///< of the devices, idle ones included, with their share of the hosts; the most they draw
+  double price_usd = 0;  ///< likewise
 };
 
 /// One decode step of a given partition.
