@@ -88,7 +88,23 @@ LpuSystem read_system(const std::string& word, std::span<const node::Setting> se
                 .chip = load_chip(preset.chip, "--system").chip,
                 .node_power_milliwatts = preset.node_power_milliwatts,
                 .node_price_usd = preset.node_price_usd};
-  node::apply_chip_settings(out.chip, settings);
+  std::vector<node::Setting> of_chip;
+  std::copy_if(settings.begin(), settings.end(), std::back_inserter(of_chip), [](const node::Setting& setting) {
+    return setting.path.starts_with("chip.") || setting.path.starts_with("link.");
+  });
+  node::apply_chip_settings(out.chip, of_chip);
+  return out;
+}
+
+scheduler::GpuRequest gpu_request(const scheduler::CompileRequest& request,
+                                  const std::string& word,
+                                  std::span<const node::Setting> settings) {
+  scheduler::GpuRequest out{.model = request.model,
+                            .system = load_gpu_system(word, "--system").system,
+                            .context = request.context,
+                            .compute = request.compute,
+                            .kv = request.kv};
+  apply_gpu_settings(out.system, settings);
   return out;
 }
 
@@ -107,8 +123,8 @@ node::ExitCode compare_machines(const CommandLine& line, const Console& console)
   const std::string folder = output_folder(line);
   Configuration configuration = configure(without_lists(line));
   std::vector<node::Setting> settings;
-  for (const node::Setting& setting : parse_settings(line.settings)) {
-    if (setting.path.starts_with("chip.") || setting.path.starts_with("link.")) {
+  for (const node::Setting& setting : parse_settings(line.settings, true)) {
+    if (!setting.path.starts_with("model.") && !setting.path.starts_with("system.")) {
       settings.push_back(setting);
     }
   }
@@ -117,14 +133,34 @@ node::ExitCode compare_machines(const CommandLine& line, const Console& console)
                        .grid = read_grid(line, configuration.request),
                        .micro_batches = read_micro_batches(line),
                        .slos_ms = read_slos(line)};
-  const std::vector<std::string> systems = parse_list("system", line.has("system") ? line.value("system") : "rack-64");
-  Curves curves;
+  const std::vector<std::string> systems =
+      parse_list("system", line.has("system") ? line.value("system") : "rack-64,dgx-h100");
+  std::vector<scheduler::GpuRequest> gpus;
+  std::vector<LpuSystem> lpus;
+  for (const std::string& word : systems) {
+    if (is_gpu_system(word, "--system")) {
+      gpus.push_back(gpu_request(configuration.request, word, settings));
+    } else {
+      lpus.push_back(read_system(word, settings));
+    }
+  }
+  Comparison comparison;
+  Curves& curves = comparison.curves;
   {
     ProgressLine progress(console);
-    for (const std::string& word : systems) {
-      request.system = read_system(word, settings);
-      request.base.chip = request.system.chip;
+    for (const LpuSystem& system : lpus) {
+      request.system = system;
+      request.base.chip = system.chip;
       append(curves, draw_lpu(request, Filling::kAll, progress.callback()));
+    }
+    for (const scheduler::GpuRequest& gpu : gpus) {
+      append(curves, draw_gpu(gpu, request.grid, request.slos_ms));
+    }
+    if (!lpus.empty()) {
+      progress.show(1, "waterfalls and published figures");
+      request.system = lpus.front();
+      request.base.chip = request.system.chip;
+      add_details(comparison, request, gpus, configuration.request.chips > 0 ? configuration.request.chips : request.grid.front());
     }
   }
   for (const std::string& breach : curves.refused) {
@@ -141,20 +177,11 @@ node::ExitCode compare_machines(const CommandLine& line, const Console& console)
     inputs.erase(decided_here);
   }
   object["inputs"] = std::move(inputs);
-  json::array rows;
-  for (const ScalingRow& row : curves.rows) {
-    rows.push_back(to_json(row));
-  }
-  object["rows"] = std::move(rows);
-  json::array verdicts;
-  for (const CurveVerdict& verdict : curves.verdicts) {
-    verdicts.push_back(to_json(verdict));
-  }
-  object["verdicts"] = std::move(verdicts);
+  add_comparison(object, comparison);
   if (!folder.empty()) {
     write_text_file(std::filesystem::path(folder) / "scaling.csv", to_csv(curves.rows));
   }
-  print_result(line, console, object, to_text(curves));
+  print_result(line, console, object, to_text(comparison));
   return node::ExitCode::kDone;
 }
 

@@ -155,7 +155,7 @@ void add_table_row(Table& table, const ScalingRow& row) {
     table.add({"-", node::with_thousands(row.devices), "none fits or meets it"});
     return;
   }
-  const std::string mark = !row.filled ? "m" : *row.filled ? "*" : "o";
+  const std::string mark = !row.filled ? "m" : (*row.filled ? "*" : "o");
   std::string degrees = std::to_string(row.tp.value_or(0)) + "x" + std::to_string(row.pp.value_or(0));
   if (row.replicas > 1) {
     degrees = std::to_string(row.replicas) + "x(" + degrees + ")";
@@ -262,10 +262,15 @@ Curves judged(std::vector<std::vector<ScalingRow>> curves) {
       all.push_back(std::move(rows));
       continue;
     }
+    if (rows.front().curve == "X_rep") {
+      out.verdicts.push_back(judge_x(rows, all.back().front().n0));
+      all.push_back(std::move(rows));
+      continue;
+    }
     out.verdicts.push_back(judge_x(rows, std::nullopt));
-    const bool is_best = rows.front().curve == "X";
+    const bool needs_replicas = rows.front().curve == "X" && rows.front().tier.empty();
     all.push_back(std::move(rows));
-    if (is_best) {
+    if (needs_replicas) {
       std::vector<ScalingRow> copies = replicate(all.back());
       out.verdicts.push_back(judge_x(copies, all.back().front().n0));
       all.push_back(std::move(copies));
@@ -331,6 +336,172 @@ Curves draw_lpu(const CurveRequest& request, Filling filling, const scheduler::P
   }
   Curves out = judged(std::move(curves));
   append(out, std::move(measured));
+  return out;
+}
+
+Curves draw_gpu(const scheduler::GpuRequest& request,
+                const std::vector<std::int32_t>& grid,
+                const std::vector<double>& slos_ms) {
+  const auto row_of_plan = [&](std::int32_t devices, const std::optional<scheduler::GpuPlan>& plan) {
+    ScalingRow row;
+    row.system = request.system.fabric.name;
+    row.model = request.model.name;
+    row.compute = name(request.compute);
+    row.kv = name(request.kv);
+    row.context = request.context;
+    row.devices = devices;
+    row.tier = name(request.tier);
+    if (!plan) {
+      return row;
+    }
+    row.users_saturating = plan->users_saturating;
+    row.users_fit = plan->users_fit;
+    row.token_latency_us = plan->tpot_us;
+    row.tp = plan->partition.tensor_parallel;
+    row.pp = plan->partition.pipeline_parallel;
+    row.micro_batch = plan->partition.micro_batch;
+    row.users = plan->users;
+    row.tokens_per_second_per_user = plan->tokens_per_second_per_user;
+    row.tokens_per_second = plan->tokens_per_second;
+    row.replicas = plan->replicas;
+    row.occupancy = plan->pipeline_busy;
+    row.power_kw = plan->power_kw;
+    row.tokens_per_second_per_kw = plan->tokens_per_second / plan->power_kw;
+    row.capex_usd = plan->price_usd;
+    return row;
+  };
+  std::vector<std::vector<ScalingRow>> curves(1);
+  for (const std::int32_t devices : grid) {
+    curves.front().push_back(row_of_plan(devices, scheduler::fastest_gpu_plan(request, devices)));
+    curves.front().back().curve = "S";
+  }
+  for (const double slo : slos_ms) {
+    std::vector<ScalingRow> one, many;
+    for (const std::int32_t devices : grid) {
+      one.push_back(row_of_plan(devices, scheduler::best_gpu_plan(request, devices, slo * 1e3)));
+      many.push_back(row_of_plan(devices, scheduler::best_replicated_gpu_plan(request, devices, slo * 1e3)));
+      one.back().curve = "X";
+      many.back().curve = "X_rep";
+      one.back().slo_tpot_ms = many.back().slo_tpot_ms = slo;
+    }
+    curves.push_back(std::move(one));
+    curves.push_back(std::move(many));
+  }
+  return judged(std::move(curves));
+}
+
+void add_details(Comparison& comparison,
+                 const CurveRequest& request,
+                 const std::vector<scheduler::GpuRequest>& gpus,
+                 std::int32_t chips) {
+  scheduler::CompileRequest base = request.base;
+  base.chips = chips;
+  const std::optional<LpuPoint> own = LpuPlanner(base).fastest(PointKind::kFilled);
+  if (own) {
+    comparison.waterfalls.push_back(lpu_waterfall(*own, base, request.system.name));
+  }
+  for (scheduler::GpuRequest gpu : gpus) {
+    const auto engine = scheduler::fastest_gpu_plan(gpu, chips);
+    gpu.tier = scheduler::GpuTier::kRoofline;
+    const auto roofline = scheduler::fastest_gpu_plan(gpu, chips);
+    if (!engine || !roofline) {
+      continue;
+    }
+    comparison.waterfalls.push_back(gpu_waterfall(*engine, gpu.model.name, gpu.system.fabric.name));
+    if (own && own->report.latency_lower_bound > 0) {
+      const double bound_us =
+          1e6 * static_cast<double>(own->report.latency_lower_bound) / static_cast<double>(base.chip.clock.count());
+      comparison.speedups.push_back({.model = gpu.model.name,
+                                     .lpu = request.system.name,
+                                     .gpu = gpu.system.fabric.name,
+                                     .lpu_devices = own->tensor_parallel * own->pipeline_parallel,
+                                     .gpu_devices = engine->partition.devices(),
+                                     .ideal_over_ideal = roofline->tpot_us / bound_us,
+                                     .predicted_over_engine = engine->tpot_us / own->period_us});
+    }
+  }
+  std::vector<PublishedOverPredicted> published = validate_published(base);
+  for (ScalingRow& row : comparison.curves.rows) {
+    for (const PublishedOverPredicted& one : published) {
+      const bool is_path = one.experts.empty() || one.experts == name(base.experts);
+      if (row.curve == "S" && row.tier.empty() && row.model == one.model && row.compute == one.compute && is_path &&
+          row.devices == one.published.chips && row.filled.value_or(false)) {
+        row.published_over_predicted = one.middle();
+      }
+    }
+  }
+  std::move(published.begin(), published.end(), std::back_inserter(comparison.published));
+}
+
+void add_comparison(json::object& out, const Comparison& comparison) {
+  json::array rows;
+  for (const ScalingRow& row : comparison.curves.rows) {
+    rows.push_back(to_json(row));
+  }
+  out["rows"] = std::move(rows);
+  json::array verdicts;
+  for (const CurveVerdict& verdict : comparison.curves.verdicts) {
+    verdicts.push_back(to_json(verdict));
+  }
+  out["verdicts"] = std::move(verdicts);
+  json::array waterfalls;
+  for (const Waterfall& waterfall : comparison.waterfalls) {
+    waterfalls.push_back(to_json(waterfall));
+  }
+  out["waterfall"] = std::move(waterfalls);
+  out["validation"] = to_json(comparison.published);
+  json::array speedups;
+  for (const SpeedUp& one : comparison.speedups) {
+    speedups.push_back({{"model", one.model},
+                        {"lpu", one.lpu},
+                        {"gpu", one.gpu},
+                        {"lpu_devices", one.lpu_devices},
+                        {"gpu_devices", one.gpu_devices},
+                        {"ideal_over_ideal", one.ideal_over_ideal},
+                        {"predicted_over_engine", one.predicted_over_engine},
+                        {"published_over_measured", nullptr}});
+  }
+  out["speedups"] = std::move(speedups);
+  const Curves& curves = comparison.curves;
+  out["cost_model"] = {{"compiled_points", curves.compiled_points},
+                       {"error_max", curves.model_error ? json::value(*curves.model_error) : json::value(nullptr)},
+                       {"arrivals_checked", curves.arrivals}};
+}
+
+std::string to_text(const Comparison& comparison) {
+  const Curves& curves = comparison.curves;
+  std::string out;
+  if (!curves.rows.empty()) {
+    const ScalingRow& any = curves.rows.front();
+    out += any.model + ", " + any.compute + ", KV " + any.kv + ", context " + node::with_thousands(any.context) +
+           "\n* compiled and verified, o cost model, m closed form of a GPU. b: micro-batch. us: one\n"
+           "token. E: E_total. MXM: its busy share. lq: latency over its bound. run: fingerprint\n\n";
+  }
+  out += to_text(curves);
+  if (curves.model_error) {
+    out += "\nCost model: off by at most " + node::fixed(100 * *curves.model_error, 1) + " % at " +
+           std::to_string(curves.compiled_points) + " compiled points; no verdict rests on it.\nJitter: 0 (by construction; " +
+           node::with_thousands(curves.arrivals) + " arrivals checked)\n";
+  }
+  if (!comparison.waterfalls.empty()) {
+    out += "\n" + to_text(comparison.waterfalls);
+  }
+  if (!comparison.published.empty()) {
+    out += "\n" + to_text(comparison.published);
+  }
+  if (!comparison.speedups.empty()) {
+    Table table;
+    table.add({"one user", "LPU", "GPU", "ideal / ideal", "predicted / engine", "published / measured"});
+    for (const SpeedUp& one : comparison.speedups) {
+      table.add({one.model,
+                 std::to_string(one.lpu_devices),
+                 std::to_string(one.gpu_devices) + " " + one.gpu,
+                 node::fixed(one.ideal_over_ideal, 1),
+                 node::fixed(one.predicted_over_engine, 1),
+                 "n/a"});
+    }
+    out += "\n" + table.text();
+  }
   return out;
 }
 

@@ -9,8 +9,11 @@
 
 #include "lpu/cluster/presets.hpp"
 #include "lpu/scheduler/compile.hpp"
+#include "lpu/scheduler/gpu_plan.hpp"
 #include "lpu_points.hpp"
+#include "published.hpp"
 #include "scaling.hpp"
+#include "waterfall.hpp"
 
 namespace lpu::cluster {
 
@@ -71,8 +74,42 @@ void append(Curves& to, Curves&& from);
 /// @param progress  share of the points, and what was done last
 [[nodiscard]] Curves draw_lpu(const CurveRequest& request, Filling filling, const scheduler::Progress& progress);
 
-/// Adds verdicts, efficiencies and X_rep to rows of one system and model that hold S and X alone.
+/// The same of a GPU system: its closed form has no program, so nothing is filled. S is the fastest on at most N, X_rep
+/// searches its own replicas.
+[[nodiscard]] Curves draw_gpu(const scheduler::GpuRequest& request,
+                              const std::vector<std::int32_t>& grid,
+                              const std::vector<double>& slos_ms);
+
+/// Adds verdicts and efficiencies to curves of one system and model; X_rep, where it is not among them, is made of X.
 [[nodiscard]] Curves judged(std::vector<std::vector<ScalingRow>> curves);
+
+/// One user on two machines, in three ways (ARCHITECTURE.md, "What we claim").
+struct SpeedUp {
+  std::string model, lpu, gpu;
+  std::int32_t lpu_devices = 0, gpu_devices = 0;
+  double ideal_over_ideal = 0;       ///< our bound against the GPU's roofline
+  double predicted_over_engine = 0;  ///< our prediction against tier B
+};
+
+/// Everything that compare and demo write.
+struct Comparison {
+  Curves curves;
+  std::vector<Waterfall> waterfalls;
+  std::vector<PublishedOverPredicted> published;
+  std::vector<SpeedUp> speedups;
+};
+
+/// Waterfalls, speed-ups and published figures of one model; rows of published points get their ratio.
+/// @param chips  of the LPU: the model's default
+void add_details(Comparison& comparison,
+                 const CurveRequest& request,
+                 const std::vector<scheduler::GpuRequest>& gpus,
+                 std::int32_t chips);
+
+/// `rows`, `verdicts`, `waterfall`, `validation`, `speedups`, `cost_model`.
+void add_comparison(boost::json::object& out, const Comparison& comparison);
+/// The same for people, at most 80 columns.
+[[nodiscard]] std::string to_text(const Comparison& comparison);
 
 /// One table of at most 80 columns a model and SLO, with the verdict under each curve.
 [[nodiscard]] std::string to_text(const Curves& curves);

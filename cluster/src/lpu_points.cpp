@@ -228,13 +228,19 @@ std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_
   if (kind == PointKind::kHollow) {
     return candidates.empty() ? std::nullopt : std::optional(candidates.front().expected);
   }
+  // Best first: while the cost model hopes for more from the next one than what is compiled does.
+  std::optional<LpuPoint> out;
   for (std::size_t i = 0; i < std::min<std::size_t>(candidates.size(), kCandidates); ++i) {
+    if (out && out->tokens_per_second >= candidates[i].expected.tokens_per_second) {
+      break;
+    }
     const Both& both = compiled(*candidates[i].estimate);
-    if (const LpuPoint* best = better(both.empty, both.loaded, slo_us)) {
-      return *best;
+    const LpuPoint* best = better(both.empty, both.loaded, slo_us);
+    if (best != nullptr && (!out || best->tokens_per_second > out->tokens_per_second)) {
+      out = *best;
     }
   }
-  return std::nullopt;
+  return out;
 }
 
 std::optional<LpuPoint> LpuPlanner::fastest(PointKind kind) {

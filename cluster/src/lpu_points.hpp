@@ -47,7 +47,7 @@ class LpuPlanner {
   explicit LpuPlanner(scheduler::CompileRequest request) : request_(std::move(request)) {}
 
   /// The most tokens/s of one instance with TPOT <= slo_us, over TP, PP, micro-batch, and the empty or the loaded
-  /// machine. The cost model ranks; of what is compiled the first that meets the SLO counts.
+  /// machine. The cost model ranks; a few of the first are compiled, and the best of these that meets the SLO counts.
   /// @param micro_batches  to choose from
   /// @return  nothing fits and meets the SLO
   [[nodiscard]] std::optional<LpuPoint> best(const std::vector<std::int32_t>& micro_batches,
