@@ -94,6 +94,12 @@ constexpr VerbRow kVerbs[] = {
      "  lpu_cluster compare --model llama-2-70b --system rack-64 --chips 576,1152\n"
      "  lpu_cluster compare --model llama-3-8b --micro-batch 1,best --slo-tpot-ms 2,5\n"
      "  lpu_cluster compare --model mixtral-8x7b --output-dir . --json\n"},
+    {Verb::kDemo,
+     "demo",
+     "",
+     "the tour, in a minute: tokens, lockstep, curves and verdicts; also without a verb",
+     "  mpirun -np 64 lpu_cluster\n"
+     "  lpu_cluster demo --model llama-3-8b --output-dir .\n"},
 };
 
 constexpr std::uint32_t bit(Verb verb) {
@@ -102,6 +108,7 @@ constexpr std::uint32_t bit(Verb verb) {
 constexpr std::uint32_t kAll = ~0U;
 constexpr std::uint32_t kCompiling = bit(Verb::kPlan) | bit(Verb::kCompile) | bit(Verb::kRun);
 constexpr std::uint32_t kComparing = bit(Verb::kCompare);
+constexpr std::uint32_t kTouring = bit(Verb::kDemo);
 constexpr std::uint32_t kAlsoComparing = kCompiling | kComparing;
 constexpr std::uint32_t kGenerating = bit(Verb::kGenerate);
 constexpr std::uint32_t kAlsoGenerating = kCompiling | kGenerating;
@@ -120,7 +127,7 @@ struct FlagRow {
 };
 
 constexpr FlagRow kFlags[] = {
-    {"model", "NAME|FILE|DIR", "", "none", "preset, config.json or its folder", "the model", kAlsoComparing},
+    {"model", "NAME|FILE|DIR", "", "none", "preset, config.json or its folder", "the model", kAlsoComparing | kTouring},
     {"system",
      "NAME|FILE",
      "",
@@ -164,7 +171,7 @@ constexpr FlagRow kFlags[] = {
      "the scheduler's",
      "0 to 1000000 orders",
      "phase orders tried for throughput; 0: default",
-     kAlsoComparing},
+     kAlsoComparing | kTouring},
     {"seed",
      "N",
      "1",
@@ -240,7 +247,7 @@ constexpr FlagRow kFlags[] = {
     {"kind", "NAME", "", "none", "see --list", "the fault to plant", bit(Verb::kMutate)},
     {"list", "", "", "", "", "the kinds of faults; with FILE: which apply", bit(Verb::kMutate)},
     {"output", "FILE", "", "none", "path of the file to write", "also -o", kWriting},
-    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating | kComparing},
+    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating | kComparing | kTouring},
     {"config", "FILE", "", "none", "JSON of --print-config", "start from it; flags go on top", kAlsoGenerating},
     {"print-config", "", "", "", "", "print the effective configuration and stop", kAlsoGenerating},
     {"json", "", "", "", "", "one JSON object on stdout", kAll},
@@ -366,7 +373,7 @@ std::string general_help() {
   std::string out =
       "lpu_cluster: compiles a language model into one cycle-exact program per chip of\n"
       "a cluster of Language Processing Units, proves it, and executes it in lockstep.\n\n"
-      "usage: lpu_cluster VERB [flags]\n\nverbs:\n";
+      "usage: lpu_cluster [VERB] [flags]; without a verb: demo\n\nverbs:\n";
   for (const VerbRow& row : kVerbs) {
     out += "  " + padded(row.name, 10) + std::string(row.doc) + "\n";
   }
@@ -378,6 +385,7 @@ std::string general_help() {
   }
   out +=
       "\nexamples:\n"
+      "  mpirun -np 64 lpu_cluster\n"
       "  lpu_cluster list models\n"
       "  lpu_cluster plan --model llama-2-70b --chips 576 --explain\n"
       "  lpu_cluster compile --model llama-3-8b -o llama.lpuprog\n"
@@ -414,6 +422,11 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
     }
     line.verb = row->verb;
     words.erase(words.begin());
+  } else {
+    const auto asks = [&](std::string_view flag) { return std::find(words.begin(), words.end(), flag) != words.end(); };
+    if (!asks("--help") && !asks("-h") && !asks("--version")) {
+      line.verb = Verb::kDemo;
+    }
   }
   try {
     for (const po::option& option : parse_words(words).options) {

@@ -390,6 +390,13 @@ Curves draw_gpu(const scheduler::GpuRequest& request,
   return judged(std::move(curves));
 }
 
+void append(Comparison& to, Comparison&& from) {
+  append(to.curves, std::move(from.curves));
+  std::move(from.waterfalls.begin(), from.waterfalls.end(), std::back_inserter(to.waterfalls));
+  std::move(from.published.begin(), from.published.end(), std::back_inserter(to.published));
+  std::move(from.speedups.begin(), from.speedups.end(), std::back_inserter(to.speedups));
+}
+
 void add_details(Comparison& comparison,
                  const CurveRequest& request,
                  const std::vector<scheduler::GpuRequest>& gpus,
@@ -398,6 +405,15 @@ void add_details(Comparison& comparison,
   base.chips = chips;
   const std::optional<LpuPoint> own = LpuPlanner(base).fastest(PointKind::kFilled);
   if (own) {
+    for (ScalingRow& row : comparison.curves.rows) {
+      if (row.curve == "S" && row.tier.empty() && row.devices == chips && !row.filled.value_or(true)) {
+        ScalingRow filled = row_of(request, chips, own);
+        filled.curve = row.curve;
+        filled.n0 = row.n0;
+        row = std::move(filled);
+        note_error(comparison.curves, own);
+      }
+    }
     comparison.waterfalls.push_back(lpu_waterfall(*own, base, request.system.name));
   }
   for (scheduler::GpuRequest gpu : gpus) {

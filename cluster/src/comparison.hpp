@@ -99,7 +99,10 @@ struct Comparison {
   std::vector<SpeedUp> speedups;
 };
 
-/// Waterfalls, speed-ups and published figures of one model; rows of published points get their ratio.
+void append(Comparison& to, Comparison&& from);
+
+/// Waterfalls, speed-ups and published figures of one model. The row of S at `chips` is compiled if it was not; rows of
+/// published points get their ratio.
 /// @param chips  of the LPU: the model's default
 void add_details(Comparison& comparison,
                  const CurveRequest& request,
