@@ -299,7 +299,7 @@ Curves draw_lpu(const CurveRequest& request, Filling filling, const scheduler::P
       const std::vector<std::int32_t> choice = micro_batch ? std::vector{*micro_batch} : kAllMicroBatches;
       for (const double slo : request.slos_ms) {
         const PointKind kind = micro_batch && filling == Filling::kClaim ? PointKind::kHollow : kinds[i];
-        found[i].served.push_back(planner.best(choice, slo * 1e3, kind));
+        found[i].served.push_back(planner.best(choice, slo * 1e3, kind, filling == Filling::kAll ? 3 : 1));
       }
     }
     const std::lock_guard lock(mutex);

@@ -19,7 +19,6 @@ using scheduler::Pace;
 
 /// KV is allocated for some more users than the cost model says saturate.
 constexpr double kRoomForUsers = 1.5;
-constexpr std::int32_t kCandidates = 3;
 
 double microseconds(std::int64_t cycles, const node::ChipSpec& chip) {
   return node::to_microseconds(node::Cycles(cycles), chip.clock);
@@ -207,7 +206,8 @@ const LpuPlanner::Both& LpuPlanner::compiled(const Estimate& estimate) {
 
 std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_batches,
                                          double slo_us,
-                                         PointKind kind) {
+                                         PointKind kind,
+                                         std::size_t most) {
   struct Candidate {
     const Estimate* estimate;
     LpuPoint expected;
@@ -230,7 +230,7 @@ std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_
   }
   // Best first: while the cost model hopes for more from the next one than what is compiled does.
   std::optional<LpuPoint> out;
-  for (std::size_t i = 0; i < std::min<std::size_t>(candidates.size(), kCandidates); ++i) {
+  for (std::size_t i = 0; i < std::min(candidates.size(), most); ++i) {
     if (out && out->tokens_per_second >= candidates[i].expected.tokens_per_second) {
       break;
     }

@@ -49,10 +49,12 @@ class LpuPlanner {
   /// The most tokens/s of one instance with TPOT <= slo_us, over TP, PP, micro-batch, and the empty or the loaded
   /// machine. The cost model ranks; a few of the first are compiled, and the best of these that meets the SLO counts.
   /// @param micro_batches  to choose from
+  /// @param candidates     compiled at most
   /// @return  nothing fits and meets the SLO
   [[nodiscard]] std::optional<LpuPoint> best(const std::vector<std::int32_t>& micro_batches,
                                              double slo_us,
-                                             PointKind kind);
+                                             PointKind kind,
+                                             std::size_t candidates = 3);
 
   /// One user, objective latency, as `plan` has it.
   [[nodiscard]] std::optional<LpuPoint> fastest(PointKind kind);
