@@ -490,13 +490,14 @@ std::string to_text(const Comparison& comparison) {
   if (!curves.rows.empty()) {
     const ScalingRow& any = curves.rows.front();
     out += any.model + ", " + any.compute + ", KV " + any.kv + ", context " + node::with_thousands(any.context) +
-           "\n* compiled and verified, o cost model, m closed form of a GPU. b: micro-batch. us: one\n"
-           "token. E: E_total. MXM: its busy share. lq: latency over its bound. run: fingerprint\n\n";
+           "\n* compiled and verified, o cost model, m closed form of a GPU. b: micro-batch.\n"
+           "us: one token. E: E_total. MXM: its busy share. lq: latency over its bound.\nrun: fingerprint\n\n";
   }
   out += to_text(curves);
   if (curves.model_error) {
     out += "\nCost model: off by at most " + node::fixed(100 * *curves.model_error, 1) + " % at " +
-           std::to_string(curves.compiled_points) + " compiled points; no verdict rests on it.\nJitter: 0 (by construction; " +
+           std::to_string(curves.compiled_points) +
+           " compiled points; no verdict rests on it.\nJitter: 0 (by construction; " +
            node::with_thousands(curves.arrivals) + " arrivals checked)\n";
   }
   if (!comparison.waterfalls.empty()) {
@@ -507,7 +508,7 @@ std::string to_text(const Comparison& comparison) {
   }
   if (!comparison.speedups.empty()) {
     Table table;
-    table.add({"one user", "LPU", "GPU", "ideal / ideal", "predicted / engine", "published / measured"});
+    table.add({"faster", "LPU", "GPU", "ideal/ideal", "ours/engine", "published/measured"});
     for (const SpeedUp& one : comparison.speedups) {
       table.add({one.model,
                  std::to_string(one.lpu_devices),

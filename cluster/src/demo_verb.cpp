@@ -71,7 +71,10 @@ Configuration configure_model(const CommandLine& line, const std::string& model)
 }
 
 /// One user's decode steps in lockstep over the ranks, each transfer exchanged.
-RunResult run_lockstep(const Configuration& configuration, std::int64_t tokens, const Console& console, RankGroup* group) {
+RunResult run_lockstep(const Configuration& configuration,
+                       std::int64_t tokens,
+                       const Console& console,
+                       RankGroup* group) {
   scheduler::ClusterProgram program = compile_and_verify(configuration.request, console).program;
   ProgressLine progress(console);
   RunOptions options;
