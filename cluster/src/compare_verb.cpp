@@ -163,7 +163,8 @@ node::ExitCode compare_machines(const CommandLine& line, const Console& console)
       add_details(comparison,
                   request,
                   gpus,
-                  configuration.request.chips > 0 ? configuration.request.chips : request.grid.front());
+                  configuration.request.chips > 0 ? configuration.request.chips : request.grid.front(),
+                  Filling::kAll);
     }
   }
   for (const std::string& breach : curves.refused) {

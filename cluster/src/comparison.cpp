@@ -400,7 +400,8 @@ void append(Comparison& to, Comparison&& from) {
 void add_details(Comparison& comparison,
                  const CurveRequest& request,
                  const std::vector<scheduler::GpuRequest>& gpus,
-                 std::int32_t chips) {
+                 std::int32_t chips,
+                 Filling filling) {
   scheduler::CompileRequest base = request.base;
   base.chips = chips;
   const std::optional<LpuPoint> own = LpuPlanner(base).fastest(PointKind::kFilled);
@@ -436,7 +437,7 @@ void add_details(Comparison& comparison,
                                      .predicted_over_engine = engine->tpot_us / own->period_us});
     }
   }
-  std::vector<PublishedOverPredicted> published = validate_published(base);
+  std::vector<PublishedOverPredicted> published = validate_published(base, filling == Filling::kAll);
   for (ScalingRow& row : comparison.curves.rows) {
     for (const PublishedOverPredicted& one : published) {
       const bool is_path = one.experts.empty() || one.experts == name(base.experts);

@@ -229,7 +229,7 @@ node::ExitCode demonstrate(const CommandLine& line, const Console& console, Rank
       Comparison own;
       own.curves = draw_lpu(request, Filling::kClaim, progress.callback());
       append(own.curves, draw_gpu(rival, request.grid, request.slos_ms));
-      add_details(own, request, {rival}, configuration.request.chips);
+      add_details(own, request, {rival}, configuration.request.chips, Filling::kClaim);
       for (const auto& [model, run] : runs) {
         mark_executed(own.curves, model, run);
       }
