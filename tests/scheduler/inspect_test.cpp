@@ -52,8 +52,7 @@ TEST(Inspect, AssemblesBackToTheSameBytes) {
 }
 
 TEST(Inspect, ListsAnAssemblyThatPeopleCanRead) {
-  const std::filesystem::path golden =
-      std::filesystem::path(__FILE__).parent_path().parent_path() / "golden" / "ring_listing.txt";
+  const std::filesystem::path golden = std::filesystem::path(LPU_GOLDEN) / "ring_listing.txt";
   const std::string listing = text_listing(test::make_ring({.stages = 2}));
   if (std::getenv("LPU_WRITE_GOLDEN") != nullptr) {  // NOLINT(concurrency-mt-unsafe): one thread
     test::write_bytes(golden, listing);
