@@ -76,10 +76,10 @@ def rows_of(results):
 def load_csv(path):
     text_of(path)  # the same refusals as for JSON
     try:
-        frame = pandas.read_csv(path, dtype={key: "string" for key, dtype in COLUMNS.items() if dtype == "boolean"})
-        for key, dtype in COLUMNS.items():
-            if key in frame and dtype == "boolean":
-                frame[key] = frame[key].map({"true": True, "false": False})
+        frame = pandas.read_csv(path, float_precision="round_trip",
+                                dtype={key: "string" for key in COLUMNS if COLUMNS[key] == "boolean"})
+        for key in frame.columns.intersection([key for key in COLUMNS if COLUMNS[key] == "boolean"]):
+            frame[key] = frame[key].map({"true": True, "false": False})
         return typed(frame)
     except (ValueError, TypeError) as error:
         raise ResultsError(f"{path}: found {str(error).splitlines()[0]}; expected a CSV that lpu_cluster wrote") from error
