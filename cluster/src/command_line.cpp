@@ -86,6 +86,20 @@ constexpr VerbRow kVerbs[] = {
      "  lpu_cluster generate --checkpoint shakespeare-llama-4m --prompt KING --json\n"
      "  mpirun -np 64 lpu_cluster generate --prompt ROMEO: --chips 64\n"
      "  lpu_cluster generate --prompt HAMLET: --temperature 0.8 --top-k 40 --seed 7\n"},
+    {Verb::kCompare,
+     "compare",
+     "",
+     "LPU against GPU over numbers of devices: S(N), X(N), verdicts",
+     "  lpu_cluster compare --model llama-3-8b\n"
+     "  lpu_cluster compare --model llama-2-70b --system rack-64 --chips 576,1152\n"
+     "  lpu_cluster compare --model llama-3-8b --micro-batch 1,best --slo-tpot-ms 2,5\n"
+     "  lpu_cluster compare --model mixtral-8x7b --output-dir . --json\n"},
+    {Verb::kDemo,
+     "demo",
+     "",
+     "the tour, in a minute: tokens, lockstep, curves and verdicts; also without a verb",
+     "  mpirun -np 64 lpu_cluster\n"
+     "  lpu_cluster demo --model llama-3-8b --output-dir .\n"},
 };
 
 constexpr std::uint32_t bit(Verb verb) {
@@ -93,6 +107,9 @@ constexpr std::uint32_t bit(Verb verb) {
 }
 constexpr std::uint32_t kAll = ~0U;
 constexpr std::uint32_t kCompiling = bit(Verb::kPlan) | bit(Verb::kCompile) | bit(Verb::kRun);
+constexpr std::uint32_t kComparing = bit(Verb::kCompare);
+constexpr std::uint32_t kTouring = bit(Verb::kDemo);
+constexpr std::uint32_t kAlsoComparing = kCompiling | kComparing;
 constexpr std::uint32_t kGenerating = bit(Verb::kGenerate);
 constexpr std::uint32_t kAlsoGenerating = kCompiling | kGenerating;
 constexpr std::uint32_t kReading =
@@ -110,18 +127,42 @@ struct FlagRow {
 };
 
 constexpr FlagRow kFlags[] = {
-    {"model", "NAME|FILE|DIR", "", "none", "preset, config.json or its folder", "the model", kCompiling},
-    {"system", "NAME|FILE", "", "none", "preset or JSON file", "chips of one kind, and how many", kAlsoGenerating},
+    {"model", "NAME|FILE|DIR", "", "none", "preset, config.json or its folder", "the model", kAlsoComparing | kTouring},
+    {"system",
+     "NAME|FILE",
+     "",
+     "none",
+     "preset or JSON file",
+     "chips, and how many; compare: a list",
+     kAlsoGenerating | kComparing},
     {"chip", "NAME|FILE", "", "tsp-v1", "preset or JSON file", "the chip, in place of the system's", kAlsoGenerating},
-    {"chips", "N", "", "the model's, else smallest", "1 to 9280 chips", "size of the system", kAlsoGenerating},
-    {"tp", "N", "", "searched", "1, 2, 4 or 8 chips of a node", "tensor parallel degree", kAlsoGenerating},
-    {"pp", "N", "", "searched", "1 to 3 x layers stages", "pipeline parallel stages", kAlsoGenerating},
-    {"micro-batch", "N", "1", "", "1 to 32 users", "users that share an iteration", kCompiling},
+    {"chips",
+     "N",
+     "",
+     "the model's, else smallest",
+     "1 to 9280 chips",
+     "size of the system; compare: a list",
+     kAlsoGenerating | kComparing},
+    {"tp", "N", "", "searched", "1, 2, 4 or 8 chips of a node", "tensor parallel degree", kAlsoGenerating | kComparing},
+    {"pp", "N", "", "searched", "1 to 3 x layers stages", "pipeline parallel stages", kAlsoGenerating | kComparing},
+    {"micro-batch", "N", "1", "", "1 to 32 users", "users of an iteration; compare: 1,4,best", kAlsoComparing},
     {"users", "N|saturating", "1", "", "1 to 1000000 users", "that KV is allocated for, and that run", kCompiling},
-    {"context", "N", "", "1k, or the model's", "1 to 1024k positions", "KV bucket; k = 1024", kAlsoGenerating},
-    {"compute", "PATH", "w8a8", "", "w8a8, w8a16, fp16, fp32ref", "compute path; generate: fp32ref", kAlsoGenerating},
-    {"kv", "TYPE", "", "by compute path", "int8, fp16, fp32", "type of the KV cache", kAlsoGenerating},
-    {"experts", "MODE", "indirect", "", "indirect, all", "experts that a layer installs", kAlsoGenerating},
+    {"context",
+     "N",
+     "",
+     "1k, or the model's",
+     "1 to 1024k positions",
+     "KV bucket; k = 1024",
+     kAlsoGenerating | kComparing},
+    {"compute",
+     "PATH",
+     "w8a8",
+     "",
+     "w8a8, w8a16, fp16, fp32ref",
+     "compute path; generate: fp32ref",
+     kAlsoGenerating | kComparing},
+    {"kv", "TYPE", "", "by compute path", "int8, fp16, fp32", "type of the KV cache", kAlsoGenerating | kComparing},
+    {"experts", "MODE", "indirect", "", "indirect, all", "experts that a layer installs", kAlsoGenerating | kComparing},
     {"objective", "NAME", "latency", "", "latency, throughput", "empty or loaded machine", kAlsoGenerating},
     {"sampling", "PLACE", "chip", "", "chip", "where the next token is chosen", kCompiling},
     {"search-orders",
@@ -130,21 +171,21 @@ constexpr FlagRow kFlags[] = {
      "the scheduler's",
      "0 to 1000000 orders",
      "phase orders tried for throughput; 0: default",
-     kCompiling},
+     kAlsoComparing | kTouring},
     {"seed",
      "N",
      "1",
      "",
      "0 to 2^63-1",
      "of routing and tokens, or of the fault",
-     kAlsoGenerating | bit(Verb::kMutate)},
+     kAlsoGenerating | kComparing | bit(Verb::kMutate)},
     {"set",
      "PATH=VALUE",
      "",
      "none",
      "a preset's field, with unit",
      "change a constant; may be repeated",
-     kAlsoGenerating},
+     kAlsoGenerating | kComparing},
     {"explain", "", "", "", "", "the layer budget by part", bit(Verb::kPlan)},
     {"pareto", "", "", "", "", "pairs of II and latency, both objectives", bit(Verb::kPlan)},
     {"program", "FILE", "", "none", "a .lpuprog file", "the program; run: in place of --model", kReading},
@@ -177,6 +218,13 @@ constexpr FlagRow kFlags[] = {
      "chips of the program",
      "give each a text that it shares with none",
      bit(Verb::kInspect)},
+    {"slo-tpot-ms",
+     "MS,...",
+     "",
+     "2,5,10,20,50",
+     "0.01 to 100000 ms",
+     "time per output token that users accept",
+     kComparing},
     {"tokens", "N", "8", "", "1 to 1000000 tokens", "decode steps of each user", bit(Verb::kRun)},
     {"no-verify", "", "", "", "", "check every burst while it runs instead", bit(Verb::kRun) | kGenerating},
     {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun) | kGenerating},
@@ -199,7 +247,7 @@ constexpr FlagRow kFlags[] = {
     {"kind", "NAME", "", "none", "see --list", "the fault to plant", bit(Verb::kMutate)},
     {"list", "", "", "", "", "the kinds of faults; with FILE: which apply", bit(Verb::kMutate)},
     {"output", "FILE", "", "none", "path of the file to write", "also -o", kWriting},
-    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating},
+    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating | kComparing | kTouring},
     {"config", "FILE", "", "none", "JSON of --print-config", "start from it; flags go on top", kAlsoGenerating},
     {"print-config", "", "", "", "", "print the effective configuration and stop", kAlsoGenerating},
     {"json", "", "", "", "", "one JSON object on stdout", kAll},
@@ -325,7 +373,7 @@ std::string general_help() {
   std::string out =
       "lpu_cluster: compiles a language model into one cycle-exact program per chip of\n"
       "a cluster of Language Processing Units, proves it, and executes it in lockstep.\n\n"
-      "usage: lpu_cluster VERB [flags]\n\nverbs:\n";
+      "usage: lpu_cluster [VERB] [flags]; without a verb: demo\n\nverbs:\n";
   for (const VerbRow& row : kVerbs) {
     out += "  " + padded(row.name, 10) + std::string(row.doc) + "\n";
   }
@@ -337,6 +385,7 @@ std::string general_help() {
   }
   out +=
       "\nexamples:\n"
+      "  mpirun -np 64 lpu_cluster\n"
       "  lpu_cluster list models\n"
       "  lpu_cluster plan --model llama-2-70b --chips 576 --explain\n"
       "  lpu_cluster compile --model llama-3-8b -o llama.lpuprog\n"
@@ -373,6 +422,11 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
     }
     line.verb = row->verb;
     words.erase(words.begin());
+  } else {
+    const auto asks = [&](std::string_view flag) { return std::find(words.begin(), words.end(), flag) != words.end(); };
+    if (!asks("--help") && !asks("-h") && !asks("--version")) {
+      line.verb = Verb::kDemo;
+    }
   }
   try {
     for (const po::option& option : parse_words(words).options) {
@@ -426,6 +480,20 @@ std::int64_t parse_integer(const std::string& flag,
                      std::to_string(maximum));
   }
   return value;
+}
+
+std::vector<std::string> parse_list(const std::string& flag, const std::string& text) {
+  std::vector<std::string> out;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    out.push_back(text.substr(at, end - at));
+    if (out.back().empty()) {
+      throw InputError("--" + flag + ": found " + (text.empty() ? "nothing" : text) +
+                       "; expected values with commas between them");
+    }
+    at = end + 1;
+  }
+  return out;
 }
 
 std::pair<std::int64_t, std::int64_t> parse_span(const std::string& flag, const std::string& text) {

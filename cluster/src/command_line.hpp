@@ -10,7 +10,19 @@
 
 namespace lpu::cluster {
 
-enum class Verb : std::uint8_t { kList, kPlan, kCompile, kVerify, kInspect, kRun, kMutate, kAssemble, kGenerate };
+enum class Verb : std::uint8_t {
+  kList,
+  kPlan,
+  kCompile,
+  kVerify,
+  kInspect,
+  kRun,
+  kMutate,
+  kAssemble,
+  kGenerate,
+  kCompare,
+  kDemo
+};
 
 /// What a call of the program says, before any value is judged.
 struct CommandLine {
@@ -39,6 +51,10 @@ struct CommandLine {
                                          const std::string& text,
                                          std::int64_t minimum,
                                          std::int64_t maximum);
+
+/// "a,b,c": its words, none of them empty.
+/// @throws InputError  "--<flag>: found …; expected …"
+[[nodiscard]] std::vector<std::string> parse_list(const std::string& flag, const std::string& text);
 
 /// "A-B" or "A": two whole numbers, the smaller one first.
 /// @throws InputError  "--<flag>: found …; expected …"

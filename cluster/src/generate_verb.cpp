@@ -416,6 +416,48 @@ std::string generated_text(const Checkpoint& checkpoint, const GenerateOptions& 
   return out;
 }
 
+/// A generation and all that decided it.
+struct Generation {
+  Job job;
+  GenerateOptions options;
+  RankResult executed;
+  std::string text;
+};
+
+Generation execute_generation(const CommandLine& line,
+                              const std::filesystem::path& where,
+                              const Checkpoint& checkpoint,
+                              const Console& console,
+                              RankGroup* group) {
+  const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
+  GenerateOptions options = read_options(line, checkpoint);
+  Job job = line.has("program") ? read_job(line, checkpoint, console)
+                                : compile_job(compiling_line(line, where), checkpoint, console);
+  check_generation(job.program, checkpoint, options);
+  add_generation_inputs(job.inputs, line, options);
+  ProgressLine progress(console);
+  options.progress = [&](std::int64_t done, std::int64_t steps) {
+    progress.show(static_cast<double>(done) / static_cast<double>(steps),
+                  "generate: position " + std::to_string(done) + " of " + std::to_string(steps));
+  };
+  const RunOptions run_options = timing_options(line, options);
+  RankResult executed =
+      group != nullptr ? run_on_ranks(job.program,
+                                      run_options,
+                                      {.carrier = carrier,
+                                       .trace = {},
+                                       .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
+                                      *group,
+                                      console)
+                       : generate_alone(job, checkpoint, run_options, options);
+  const GenerateResult& result = executed.numbers;
+  LPU_CHECK(result.ended_by_signal != 0 || result.vectors_moved == executed.run.vectors,
+            std::to_string(result.vectors_moved) + " vectors moved");
+  std::string text = generated_text(checkpoint, options, result);
+  options.progress = {};
+  return {std::move(job), std::move(options), std::move(executed), std::move(text)};
+}
+
 }  // namespace
 
 json::object generate_inputs(const CommandLine& typed) {
@@ -440,38 +482,44 @@ node::ExitCode generate_text(const CommandLine& typed, const Console& console, R
   static_cast<void>(output_folder(typed));
   const CommandLine line = with_recorded_generation(typed);
   const auto begin = std::chrono::steady_clock::now();
-  const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
   const std::filesystem::path where = find_checkpoint(line.value("checkpoint"));
   const Checkpoint checkpoint = Checkpoint::open(where);
-  GenerateOptions options = read_options(line, checkpoint);
-  Job job = line.has("program") ? read_job(line, checkpoint, console)
-                                : compile_job(compiling_line(line, where), checkpoint, console);
-  check_generation(job.program, checkpoint, options);
-  add_generation_inputs(job.inputs, line, options);
-  ProgressLine progress(console);
-  options.progress = [&](std::int64_t done, std::int64_t steps) {
-    progress.show(static_cast<double>(done) / static_cast<double>(steps),
-                  "generate: position " + std::to_string(done) + " of " + std::to_string(steps));
-  };
-  const RunOptions run_options = timing_options(line, options);
-  const RankResult executed =
-      group != nullptr ? run_on_ranks(job.program,
-                                      run_options,
-                                      {.carrier = carrier,
-                                       .trace = {},
-                                       .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
-                                      *group,
-                                      console)
-                       : generate_alone(job, checkpoint, run_options, options);
-  const GenerateResult& result = executed.numbers;
-  LPU_CHECK(result.ended_by_signal != 0 || result.vectors_moved == executed.run.vectors,
-            std::to_string(result.vectors_moved) + " vectors moved");
-  const std::string text = generated_text(checkpoint, options, result);
-  json::object object = to_json(line, job, checkpoint, options, executed, text);
+  const Generation generation = execute_generation(line, where, checkpoint, console, group);
+  const GenerateResult& result = generation.executed.numbers;
+  json::object object =
+      to_json(line, generation.job, checkpoint, generation.options, generation.executed, generation.text);
   object["wall_s"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  print_result(line, console, object, text + "\n\n" + summary(job, options, executed));
+  print_result(line,
+               console,
+               object,
+               generation.text + "\n\n" + summary(generation.job, generation.options, generation.executed));
   return result.ended_by_signal == 0 ? node::ExitCode::kDone
                                      : static_cast<node::ExitCode>(128 + result.ended_by_signal);
+}
+
+GeneratedText generate_shipped(const std::string& checkpoint_name,
+                               const std::string& prompt,
+                               std::int32_t new_tokens,
+                               std::int32_t chips,
+                               const Console& console,
+                               RankGroup* group) {
+  CommandLine line;
+  line.verb = Verb::kGenerate;
+  line.values = {{"checkpoint", checkpoint_name},
+                 {"prompt", prompt},
+                 {"max-new-tokens", std::to_string(new_tokens)},
+                 {"chips", std::to_string(chips)}};
+  const std::filesystem::path where = find_checkpoint(checkpoint_name);
+  const Checkpoint checkpoint = Checkpoint::open(where);
+  const Generation generation = execute_generation(line, where, checkpoint, console, group);
+  return {.text = generation.text,
+          .result_digest = generation.executed.numbers.result_digest,
+          .fingerprint = node::fold(generation.executed.run.fingerprint, generation.executed.numbers.fold),
+          .chips = generation.job.program.chips,
+          .tp = generation.job.program.tensor_parallel,
+          .pp = generation.job.program.pipeline_parallel,
+          .ranks = generation.executed.run.ranks,
+          .ended_by_signal = generation.executed.numbers.ended_by_signal};
 }
 
 }  // namespace lpu::cluster

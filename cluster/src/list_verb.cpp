@@ -78,10 +78,23 @@ Listed listed_system(const std::string& name) {
             listed_fields(preset.system.fabric, interconnect::gpu_fabric_fields(), preset.sources)};
   }
   const SystemPreset preset = load_system(name, "list systems");
-  return {preset.name,
-          preset.description,
-          {{"chip", preset.chip, source_of(preset.sources, "chip"), "its chips' preset"},
-           {"chips", std::to_string(preset.chips) + " chips", source_of(preset.sources, "chips"), "active ones"}}};
+  Listed out{preset.name,
+             preset.description,
+             {{"chip", preset.chip, source_of(preset.sources, "chip"), "its chips' preset"},
+              {"chips", std::to_string(preset.chips) + " chips", source_of(preset.sources, "chips"), "active ones"}}};
+  if (preset.node_power_milliwatts) {
+    out.fields.push_back({"node_power",
+                          node::format_quantity(*preset.node_power_milliwatts, node::Dimension::kMilliWatts),
+                          source_of(preset.sources, "node_power"),
+                          "of 8 chips and their host, at most"});
+  }
+  if (preset.node_price_usd) {
+    out.fields.push_back({"node_price",
+                          node::format_quantity(*preset.node_price_usd, node::Dimension::kCount, "USD"),
+                          source_of(preset.sources, "node_price"),
+                          "of 8 chips and their host"});
+  }
+  return out;
 }
 
 Listed listed_model(const std::string& name) {

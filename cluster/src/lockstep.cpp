@@ -298,18 +298,16 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
 
 node::ExitCode follow(RankGroup& group, const Console& console) {
   const StopWatch watch;
-  std::optional<StartOrder> order = group.await_start();
-  if (!order) {
-    return group.quit_code();
+  while (std::optional<StartOrder> order = group.await_start()) {
+    group.begin();
+    const scheduler::ClusterProgram part =
+        scheduler::from_bytes(order->program, "the program of rank " + std::to_string(group.rank()));
+    order->program = {};
+    const std::optional<GenerateOptions> generation = generation_of(*order);
+    const Part own = take_part(
+        {part, *order, group, console}, options_of(*order, group.rank()), generation ? &*generation : nullptr);
+    group.report(own.outcome);
   }
-  group.begin();
-  const scheduler::ClusterProgram part =
-      scheduler::from_bytes(order->program, "the program of rank " + std::to_string(group.rank()));
-  order->program = {};
-  const std::optional<GenerateOptions> generation = generation_of(*order);
-  const Part own =
-      take_part({part, *order, group, console}, options_of(*order, group.rank()), generation ? &*generation : nullptr);
-  group.report(own.outcome);
   return group.quit_code();
 }
 

@@ -104,6 +104,17 @@ SystemPreset load_system(const std::string& name_or_file, const std::string& whe
   out.description = reader.text("description");
   const node::SourcedValue chip = node::read_sourced(reader, "chip");
   const node::SourcedValue chips = node::read_sourced(reader, "chips");
+  const auto optional = [&](const char* key, node::Dimension dimension, std::string_view noun) {
+    std::optional<std::int64_t> value;
+    if (reader.has(key)) {
+      const node::SourcedValue field = node::read_sourced(reader, key);
+      value = node::parse_quantity(field.value, dimension, field.where, noun);
+      out.sources[key] = field.source;
+    }
+    return value;
+  };
+  out.node_power_milliwatts = optional("node_power", node::Dimension::kMilliWatts, {});
+  out.node_price_usd = optional("node_price", node::Dimension::kCount, "USD");
   reader.refuse_other_keys();
   out.chip = beside(reader, chip.value);
   const std::int64_t count = node::parse_quantity(chips.value, node::Dimension::kCount, chips.where, "chips");

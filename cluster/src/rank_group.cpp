@@ -39,9 +39,6 @@ RankGroup::RankGroup(const std::string& build, const Console& console)
     : console_(&console), exchange_(build), pids_(exchange_.host_pids()) {
   name_the_lost(pids_, rank());
   catch_stop_signals();
-  reports_.resize(static_cast<std::size_t>(ranks()));
-  answers_.resize(static_cast<std::size_t>(ranks()));
-  outcomes_.resize(static_cast<std::size_t>(ranks()));
   console.log().sinks() = {make_forwarding_sink([this](LogLine line) {
     if (is_first()) {
       log_.add(0, std::move(line));
@@ -82,6 +79,21 @@ std::optional<StartOrder> RankGroup::await_start() {
     }
   }
   return std::exchange(order_, std::nullopt);
+}
+
+void RankGroup::begin() {
+  has_started_ = true;
+  execution_ = nullptr;
+  is_resting_ = false;
+  has_finished_ = false;
+  is_over_ = false;
+  has_moved_ = true;
+  reported_sent_ = -1;
+  const auto count = static_cast<std::size_t>(ranks());
+  reports_.assign(count, std::nullopt);
+  answers_.assign(count, std::nullopt);
+  outcomes_.assign(count, std::nullopt);
+  is_probing_ = false;
 }
 
 // ---- while it runs
@@ -421,9 +433,9 @@ void RankGroup::report(const RankOutcome& outcome) {
   execution_ = nullptr;
   exchange_.close();
   exchange_.send_control(0, encode(ControlKind::kOutcome, outcome));
-  while (!has_quit_) {
+  while (!has_quit_ && !order_) {
     tick();
-    if (!has_quit_) {
+    if (!has_quit_ && !order_) {
       exchange_.wait(kLongest);
     }
   }

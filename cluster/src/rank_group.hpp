@@ -58,7 +58,7 @@ class RankGroup {
   /// The next plane begins, on this rank: another execution, whose messages lie behind those of the one that ended.
   void begin_next_plane();
 
-  /// Others: hands the outcome to rank 0 and stays until it lets everyone go.
+  /// Others: hands the outcome to rank 0 and stays until it lets everyone go, or has more to do.
   void report(const RankOutcome& outcome);
   /// Rank 0: waits for the outcomes of all; after a signal only for a moment, and some may be missing.
   [[nodiscard]] std::vector<std::optional<RankOutcome>> gather(RankOutcome own);
@@ -69,8 +69,9 @@ class RankGroup {
   /// Ends the job with one line.
   [[noreturn]] void fail(Failure failure);
 
-  /// From here on a failure ends the job; before, rank 0 just lets the others go.
-  void begin() { has_started_ = true; }
+  /// An execution begins, the first or another one after the last was gathered. From here on a failure ends the job;
+  /// before, rank 0 just lets the others go.
+  void begin();
   [[nodiscard]] bool has_started() const { return has_started_; }
   [[nodiscard]] int stopped_by() const { return stopping_; }  ///< a signal; 0: none
 

@@ -64,6 +64,10 @@ ExitCode do_verb(const CommandLine& line, const Console& console, RankGroup* gro
       return assemble_program(line, console);
     case Verb::kGenerate:
       return generate_text(line, console, group);
+    case Verb::kCompare:
+      return compare_machines(line, console);
+    case Verb::kDemo:
+      return demonstrate(line, console, group);
   }
   return ExitCode::kBug;
 }
@@ -151,7 +155,7 @@ int do_on_ranks(const CommandLine& line, const Launch& launch) {
 
 /// The verbs that all ranks take part in.
 bool takes_ranks(const CommandLine& line) {
-  return *line.verb == Verb::kRun || *line.verb == Verb::kGenerate;
+  return *line.verb == Verb::kRun || *line.verb == Verb::kGenerate || *line.verb == Verb::kDemo;
 }
 
 int do_line(const CommandLine& line, const Launch& launch) {

@@ -158,6 +158,7 @@ class RankExchange::Implementation {
   [[nodiscard]] std::int32_t member(std::int32_t rank) const;
   [[nodiscard]] Board& board(std::int32_t rank) const { return window_.board(member(rank)); }
   [[nodiscard]] bool has_bell(std::int32_t rank) const { return window_.is_open() && is_here(rank); }
+  void forget();
   [[nodiscard]] std::string share_window(std::int64_t bytes);
   void send_setup(std::int32_t to, std::string_view bytes) const;
   [[nodiscard]] std::string receive_setup(std::int32_t from) const;
@@ -203,6 +204,7 @@ class RankExchange::Implementation {
 
   std::uint32_t bell_seen_ = 0;
   std::uint32_t control_seen_ = 0;
+  char generation_ = 0;  ///< of the window, from 1
   Clock::time_point last_probe_{};
   std::chrono::nanoseconds nap_ = kShortestNap;
 };
@@ -260,8 +262,8 @@ std::int32_t RankExchange::Implementation::member(std::int32_t rank) const {
 // ---- control
 
 void RankExchange::Implementation::send_control(std::int32_t to, std::string bytes) {
-  // The last byte says whether the receiver's board counts the message.
-  bytes.push_back(has_bell(to) ? '\1' : '\0');
+  // The last byte says in which window the receiver's board counts the message: none, the first, the second, ...
+  bytes.push_back(has_bell(to) ? generation_ : '\0');
   outgoing_.bytes.push_back(std::make_unique<std::string>(std::move(bytes)));
   const std::string& buffer = *outgoing_.bytes.back();
   outgoing_.requests.push_back(MPI_REQUEST_NULL);
@@ -298,7 +300,7 @@ std::optional<ControlMessage> RankExchange::Implementation::next_control() {
   check(MPI_Get_count(&status, MPI_BYTE, &length), "MPI_Get_count");
   ControlMessage out{.from = status.MPI_SOURCE, .bytes = std::string(static_cast<std::size_t>(length), '\0')};
   check(MPI_Mrecv(out.bytes.data(), length, MPI_BYTE, &message, &status), "MPI_Mrecv");
-  control_seen_ += out.bytes.back() == '\1' ? 1U : 0U;
+  control_seen_ += out.bytes.back() != '\0' && out.bytes.back() == generation_ ? 1U : 0U;
   out.bytes.pop_back();
   return out;
 }
@@ -361,7 +363,22 @@ std::string RankExchange::Implementation::share_window(std::int64_t bytes) {
   return why;
 }
 
+/// What the execution before left behind.
+void RankExchange::Implementation::forget() {
+  window_.close();
+  out_.clear();
+  in_.clear();
+  has_mpi_streams_ = false;
+  is_closed_ = false;
+  is_finished_ = false;
+  bell_seen_ = 0;
+  control_seen_ = 0;
+  counts_ = {};
+  ++generation_;
+}
+
 std::string RankExchange::Implementation::open(std::span<const PairLoad> pairs, Carrier carrier) {
+  forget();
   struct Place {
     std::int64_t offset = 0;
     std::int64_t room = 0;

@@ -273,40 +273,6 @@ void check_request(const CompileRequest& request) {
   }
 }
 
-/// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
-std::optional<std::int64_t> stripes_of(const CompileRequest& request,
-                                       const ComputePath& path,
-                                       const StageMemory& memory,
-                                       const Stage& stage,
-                                       std::int64_t users) {
-  const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
-  return stripes <= stage_capacity(request, path, stage, memory.row_stripes) ? std::optional(stripes) : std::nullopt;
-}
-
-/// Whether all stages hold the KV of the users asked for.
-bool fits(const CompileRequest& request,
-          const Shard& shard,
-          const ComputePath& path,
-          const std::vector<Stage>& stages) {
-  return std::all_of(stages.begin(), stages.end(), [&](const Stage& stage) {
-    return stripes_of(request, path, stage_memory(request, shard, path, stage), stage, user_slots(request)).has_value();
-  });
-}
-
-/// The most users that some cut into so many stages has room for, in whole micro-batches.
-std::int32_t most_users(const CompileRequest& given, const Shard& shard, const ComputePath& path, std::int32_t stages) {
-  constexpr std::int32_t kMost = 1 << 20;  // more than any SRAM holds, and far from overflow
-  CompileRequest request = given;
-  std::int32_t low = 0;  // in micro-batches
-  std::int32_t high = kMost / request.micro_batch;
-  while (high - low > 1) {
-    const std::int32_t middle = low + (high - low) / 2;
-    request.users = middle * request.micro_batch;
-    (fits(request, shard, path, cut_stages(request, shard, path, stages)) ? low : high) = middle;
-  }
-  return low * request.micro_batch;
-}
-
 struct Partitioning {
   std::int32_t tensor_parallel = 0;
   std::int32_t pipeline_parallel = 0;
@@ -350,24 +316,10 @@ std::optional<Partitioning> evaluate(const CompileRequest& request,
 /// Every partition that fits by the model, the cheapest first.
 std::vector<Partitioning> rank_partitions(const CompileRequest& request, const ComputePath& path) {
   std::vector<Partitioning> out;
-  for (const std::int32_t tp : {1, 2, 4, 8}) {
-    if ((request.tensor_parallel && *request.tensor_parallel != tp) || tp > request.chips) {
-      continue;
-    }
-    const std::int32_t nodes = request.chips / 8;
-    const std::int32_t groups = nodes * (8 / tp) + request.chips % 8 / tp;
-    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
-    for (std::int32_t pp = request.pipeline_parallel.value_or(1); pp <= request.pipeline_parallel.value_or(most);
-         ++pp) {
-      // One stage more than layers: a layer each, and the LM head alone.
-      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0 ||
-                              pp == request.model.layers + 1;
-      if (pp > most || !(request.pipeline_parallel || is_natural)) {
-        continue;
-      }
-      if (std::optional<Partitioning> found = evaluate(request, path, tp, pp)) {
-        out.push_back(std::move(*found));
-      }
+  for (const Degrees& degrees : possible_degrees(request)) {
+    if (std::optional<Partitioning> found =
+            evaluate(request, path, degrees.tensor_parallel, degrees.pipeline_parallel)) {
+      out.push_back(std::move(*found));
     }
   }
   std::stable_sort(

@@ -276,6 +276,27 @@ std::int64_t stage_capacity(const CompileRequest& request,
   return MemoryMap::capacity(request.chip, scratch_of(request, stage), path.stored_slices, row_stripes);
 }
 
+std::vector<Degrees> possible_degrees(const CompileRequest& request) {
+  std::vector<Degrees> out;
+  for (const std::int32_t tp : {1, 2, 4, 8}) {
+    if (request.tensor_parallel.value_or(tp) != tp || tp > request.chips) {
+      continue;
+    }
+    const std::int32_t groups = request.chips / 8 * (8 / tp) + request.chips % 8 / tp;
+    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(groups, 3 * request.model.layers));
+    for (std::int32_t pp = request.pipeline_parallel.value_or(1); pp <= request.pipeline_parallel.value_or(most);
+         ++pp) {
+      // One stage more than layers: a layer each, and the LM head alone.
+      const bool is_natural = pp == most || request.model.layers % pp == 0 || pp % request.model.layers == 0 ||
+                              pp == request.model.layers + 1;
+      if (pp <= most && (request.pipeline_parallel || is_natural)) {
+        out.push_back({tp, pp});
+      }
+    }
+  }
+  return out;
+}
+
 std::vector<Stage> cut_stages(const CompileRequest& request,
                               const Shard& shard,
                               const ComputePath& path,
@@ -296,32 +317,38 @@ std::vector<Stage> cut_stages(const CompileRequest& request,
   const StageMemory head = stage_memory(request, shard, path, {.has_head = true});
   const std::int64_t head_cycles = install_cycles(head_linear(shard, path), path);
   const std::int32_t longest = static_cast<std::int32_t>(ceil_div(blocks, stages)) + 6;
-  // best[s][b]: least possible slowest stage when the first b blocks fill s stages. Memory beyond the chip costs a lot,
-  // so that a cut that fits is found if there is one.
+  // Cost of a stage from block a to b. Memory beyond the chip costs a lot, so that a cut that fits is found if there is
+  // one.
   constexpr std::int64_t kUnreachable = std::numeric_limits<std::int64_t>::max() / 4;
   constexpr std::int64_t kOverflow = 1'000'000'000;
+  const auto cost_of = [&](std::int32_t a, std::int32_t b) {
+    std::int64_t rows = stripes[at(b)] - stripes[at(a)];
+    std::int64_t busy = cycles[at(b)] - cycles[at(a)];
+    if (a == 0) {
+      rows += embedding.weight_stripes;
+    }
+    if (b == blocks) {
+      rows += head.weight_stripes;
+      busy += head_cycles;
+    }
+    const Stage stage{.first_block = a, .blocks = b - a, .has_embedding = a == 0, .has_head = b == blocks};
+    const std::int64_t most_stripes = stage_capacity(request, path, stage, a == 0 ? embedding.row_stripes : 0);
+    return busy + (rows > most_stripes ? kOverflow + rows : 0);
+  };
+  std::vector<std::vector<std::int64_t>> costs(at(blocks) + 1);  // per b, from a = b - 1 down
+  for (std::int32_t b = 1; b <= blocks; ++b) {
+    for (std::int32_t a = b - 1; a >= std::max(0, b - longest); --a) {
+      costs[at(b)].push_back(cost_of(a, b));
+    }
+  }
+  // best[s][b]: least possible slowest stage when the first b blocks fill s stages.
   std::vector<std::vector<std::int64_t>> best(at(stages) + 1, std::vector<std::int64_t>(at(blocks) + 1, kUnreachable));
   std::vector<std::vector<std::int32_t>> from(at(stages) + 1, std::vector<std::int32_t>(at(blocks) + 1, 0));
   best[0][0] = 0;
   for (std::int32_t s = 1; s <= stages; ++s) {
     for (std::int32_t b = s; b <= blocks; ++b) {
       for (std::int32_t a = std::max(s - 1, b - longest); a < b; ++a) {
-        if (best[at(s - 1)][at(a)] >= kUnreachable) {
-          continue;
-        }
-        std::int64_t rows = stripes[at(b)] - stripes[at(a)];
-        std::int64_t busy = cycles[at(b)] - cycles[at(a)];
-        if (a == 0) {
-          rows += embedding.weight_stripes;
-        }
-        if (b == blocks) {
-          rows += head.weight_stripes;
-          busy += head_cycles;
-        }
-        const Stage stage{.first_block = a, .blocks = b - a, .has_embedding = a == 0, .has_head = b == blocks};
-        const std::int64_t most_stripes = stage_capacity(request, path, stage, a == 0 ? embedding.row_stripes : 0);
-        const std::int64_t cost = busy + (rows > most_stripes ? kOverflow + rows : 0);
-        const std::int64_t slowest = std::max(best[at(s - 1)][at(a)], cost);
+        const std::int64_t slowest = std::max(best[at(s - 1)][at(a)], costs[at(b)][at(b - 1 - a)]);
         if (slowest < best[at(s)][at(b)]) {
           best[at(s)][at(b)] = slowest;
           from[at(s)][at(b)] = a;
@@ -339,6 +366,47 @@ std::vector<Stage> cut_stages(const CompileRequest& request,
     end = begin;
   }
   return out;
+}
+
+std::optional<std::int64_t> stripes_of(const CompileRequest& request,
+                                       const ComputePath& path,
+                                       const StageMemory& memory,
+                                       const Stage& stage,
+                                       std::int64_t users) {
+  const std::int64_t stripes = memory.weight_stripes + users * memory.kv_stripes_per_user;
+  return stripes <= stage_capacity(request, path, stage, memory.row_stripes) ? std::optional(stripes) : std::nullopt;
+}
+
+bool fits(const CompileRequest& request,
+          const Shard& shard,
+          const ComputePath& path,
+          const std::vector<Stage>& stages) {
+  return std::all_of(stages.begin(), stages.end(), [&](const Stage& stage) {
+    return stripes_of(request, path, stage_memory(request, shard, path, stage), stage, user_slots(request)).has_value();
+  });
+}
+
+std::int32_t most_users(const CompileRequest& given, const Shard& shard, const ComputePath& path, std::int32_t stages) {
+  constexpr std::int32_t kMost = 1 << 20;  // more than any SRAM holds, and far from overflow
+  CompileRequest request = given;
+  const auto is_room_for = [&](std::int32_t micro_batches) {
+    request.users = micro_batches * request.micro_batch;
+    return fits(request, shard, path, cut_stages(request, shard, path, stages));
+  };
+  if (!is_room_for(1)) {
+    return 0;
+  }
+  std::int32_t low = 1;  // in micro-batches
+  std::int32_t high = 2;
+  while (high < kMost / request.micro_batch && is_room_for(high)) {
+    low = high;
+    high *= 2;
+  }
+  while (high - low > 1) {
+    const std::int32_t middle = low + (high - low) / 2;
+    (is_room_for(middle) ? low : high) = middle;
+  }
+  return low * request.micro_batch;
 }
 
 }  // namespace lpu::scheduler

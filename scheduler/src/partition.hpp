@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "lpu/scheduler/compile.hpp"
@@ -156,10 +157,38 @@ struct StageMemory {
                                        const Shard& shard,
                                        const ComputePath& path,
                                        const Stage& stage);
+/// TP and PP degree.
+struct Degrees {
+  std::int32_t tensor_parallel = 1;
+  std::int32_t pipeline_parallel = 1;
+};
+/// Degrees that the search looks at: those asked for, or every TP with stages that divide the layers, that layers
+/// divide, or that use all chips.
+[[nodiscard]] std::vector<Degrees> possible_degrees(const CompileRequest& request);
+
 /// Stripes that a stage's chips hold.
 [[nodiscard]] std::int64_t stage_capacity(const CompileRequest& request,
                                           const ComputePath& path,
                                           const Stage& stage,
                                           std::int64_t row_stripes);
+
+/// Stripes that a stage takes with `users` users' KV, or nothing where they do not fit.
+[[nodiscard]] std::optional<std::int64_t> stripes_of(const CompileRequest& request,
+                                                     const ComputePath& path,
+                                                     const StageMemory& memory,
+                                                     const Stage& stage,
+                                                     std::int64_t users);
+
+/// Whether all stages hold the KV of the users asked for.
+[[nodiscard]] bool fits(const CompileRequest& request,
+                        const Shard& shard,
+                        const ComputePath& path,
+                        const std::vector<Stage>& stages);
+
+/// The most users that some cut into so many stages has room for, in whole micro-batches; 0: not even one.
+[[nodiscard]] std::int32_t most_users(const CompileRequest& given,
+                                      const Shard& shard,
+                                      const ComputePath& path,
+                                      std::int32_t stages);
 
 }  // namespace lpu::scheduler

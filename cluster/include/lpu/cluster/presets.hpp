@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,6 +30,8 @@ struct SystemPreset {
   std::string description;
   std::string chip;  ///< preset's name, or a file's path (relative to the system's file)
   std::int32_t chips = 0;
+  std::optional<std::int64_t> node_power_milliwatts;  ///< of a whole node of 8 chips, its host included
+  std::optional<std::int64_t> node_price_usd;         ///< likewise
   std::map<std::string, std::string, std::less<>> sources;
 };
 

@@ -69,7 +69,8 @@ class RankExchange {
   void send_control(std::int32_t to, std::string bytes);
   [[nodiscard]] std::optional<ControlMessage> next_control();
 
-  /// Makes the way for vectors; all ranks of a host call it with the same pairs.
+  /// Makes the way for vectors of one execution; all ranks of a host call it with the same pairs. Counts begin anew.
+  /// @pre          the execution before, if there was one, has ended on all ranks
   /// @param pairs  every one that may send, of all ranks or at least of this host's
   /// @return       why the host goes without shared memory; empty: it has it, or none was asked for
   /// @throws node::EnvironmentError  kSharedMemory, and it cannot be had
