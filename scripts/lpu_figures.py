@@ -5,6 +5,7 @@ Lengths are inches. Colours are Okabe and Ito's (2008), which differ for all kin
 styles say the same, for grey paper.
 """
 import dataclasses
+import io
 import math
 import typing
 
@@ -22,20 +23,22 @@ GPU_LOOKS = (("#d55e00", "s"), ("#e69f00", "^"), ("#cc79a7", "v"))
 STYLE = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.labelsize": 8, "axes.spines.right": False, "axes.spines.top": False,
     "axes.titlesize": 8.5, "axes.titlelocation": "left", "figure.facecolor": PAPER, "axes.facecolor": "none", "font.size": 8,
+    "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.monospace": ["DejaVu Sans Mono"],
     "grid.color": FAINT, "grid.linewidth": 0.6, "hatch.linewidth": 0.6, "legend.fontsize": 7.5, "legend.frameon": False,
     "svg.fonttype": "none", "svg.hashsalt": "lpu_cluster", "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
 }
 WIDTH = 4.6
-LEFT, RIGHT = 0.75, 0.15  # of the axes inside a panel
-LINE = 0.165              # of text
+LEFT, TOP, RIGHT = 0.75, 0.62, 0.15  # of the axes inside a panel
+LINE = 0.165                         # of text
 
 
 @dataclasses.dataclass
 class Panel:
     key: str             # unique in a report; names its CSV
     title: str
-    caption: str         # the conditions under which the figures hold
+    conditions: str      # under which the figures hold: one short line
+    caption: str         # what is drawn
     data: pandas.DataFrame
     height: float
     draw: typing.Callable[["Frame"], None]
@@ -81,13 +84,31 @@ def sheet_of(rows_of_panels, footer):
         return figure
 
 
+def svg_of(figure):
+    """The same bytes each time: no date, ids that depend on what is drawn."""
+    text = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def save_png(figure, path):
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
 def draw_panel(panel, frame):
-    frame.text(0.1, panel.title, fontsize=9.5, weight="bold")
+    frame.text(0.1, panel.title, fontsize=9.5, weight="bold", parse_math=False)
+    frame.text(0.3, panel.conditions, fontsize=7.5, parse_math=False)
     panel.draw(frame)
 
 
 def with_thousands(number):
     return f"{number:,.0f}" if abs(number) >= 10 or number == int(number) else f"{number:.3g}"
+
+
+def count(number, thing):
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def short(number):
@@ -101,7 +122,7 @@ def short(number):
 def ticks_of_decades(low, high):
     """1, 2 and 5 of each decade, or 1 alone where there are many."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    digits = (1, 2, 5) if len(decades) <= 3 else (1,)
+    digits = (1, 2, 5) if high < 100 * low else (1,)
     return [digit * 10.0 ** decade for decade in decades for digit in digits if low <= digit * 10.0 ** decade <= high]
 
 
@@ -157,7 +178,7 @@ def verdict_words(verdict):
     """What the program says about a curve, as words for a legend."""
     words = f"{verdict['system']}, {curve_words(verdict['curve'])}: "
     if verdict["verdict"] is not None:
-        words += verdict["verdict"]
+        words += {"near-linear": "near-linear: yes", "no": "near-linear: no"}.get(verdict["verdict"], verdict["verdict"])
         words += f", N0 = {verdict['n0']:,}" if verdict["n0"] is not None else ""
     elif verdict["speedup"] is not None:
         words += f"S({verdict['speedup_at_devices']:,}) = {verdict['speedup']:.2f} against N0 = {verdict['n0']:,}"
@@ -180,7 +201,7 @@ def key_of_markers():
     """Two legend lines that say what is filled."""
     return [Line2D([], [], linestyle="", marker="o", color=INK, markersize=5, label="filled: compiled and verified"),
             Line2D([], [], linestyle="", marker="o", color=INK, markersize=5, markerfacecolor=PAPER,
-                   label="hollow: cost model, GPU's closed form, or N < N0")]
+                   label="hollow: cost model, a GPU's closed form, or below N0")]
 
 
 def curve_style(curve):
@@ -201,7 +222,7 @@ def capacity_panel(group, rows, verdicts, slo):
     looks = looks_of(rows)
 
     def draw(frame):
-        upper, lower = frame.axes(0.45, 2.3), frame.axes(2.9, 0.95)
+        upper, lower = frame.axes(TOP, 2.3), frame.axes(TOP + 2.45, 0.95)
         for (system, curve), points in drawn.groupby(["system", "curve"], sort=False):
             plot_curve(upper, points, "tokens_per_second", looks[system], **curve_style(curve))
             plot_curve(lower, points, "efficiency_total", looks[system], **curve_style(curve))
@@ -223,14 +244,15 @@ def capacity_panel(group, rows, verdicts, slo):
             (colour, marker), style = looks[one["system"]], curve_style(one["curve"])
             exists = not drawn[(drawn["system"] == one["system"]) & (drawn["curve"] == one["curve"])].empty
             handles.append(Line2D([], [], color=colour, linestyle=style["style"] if exists else "", linewidth=style["width"],
-                                  marker=marker if exists else "", markersize=style["size"], label=verdict_words(one)))
+                                  marker=marker if exists else "", markersize=style["size"], label=verdict_words(one),
+                                  markerfacecolor=PAPER if one["basis"] == "model" else colour))
         handles.append(Line2D([], [], color=INK, linestyle="-.", linewidth=0.9, label="ideal: X(N0) ÷ N0 × N; E = 1"))
         handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=0.7, label="E = 0.90, the least of near-linear"))
-        legend(frame, 4.3, handles + key_of_markers())
+        legend(frame, TOP + 3.85, handles + key_of_markers())
 
-    height = 4.45 + LINE * (len(verdicts) + 4)
-    return Panel(f"{group.key}-x", f"X(N): capacity at TPOT ≤ {slo:g} ms", f"{group.conditions}. Every user's time per output "
-                 f"token is at most {slo:g} ms. X: one instance over N devices, its best micro-batch; X_rep: the best number of "
+    height = TOP + 4.0 + LINE * (len(verdicts) + 4)
+    return Panel(f"{group.key}-x", f"X(N): capacity at TPOT ≤ {slo:g} ms", group.conditions, f"Every user's time per "
+                 f"output token is at most {slo:g} ms. X: one instance over N devices, its best micro-batch; X_rep: the best number of "
                  "replicas.", rows, height, draw)
 
 
@@ -246,7 +268,7 @@ def latency_panel(group, rows, verdicts):
     looks = looks_of(rows)
 
     def draw(frame):
-        upper, lower = frame.axes(0.45, 2.3), frame.axes(2.9, 0.95)
+        upper, lower = frame.axes(TOP, 2.3), frame.axes(TOP + 2.45, 0.95)
         for system, points in rows.groupby("system", sort=False):
             plot_curve(upper, points, "tokens_per_second_per_user", looks[system])
             plot_curve(lower, points, "speedup", looks[system])
@@ -258,11 +280,12 @@ def latency_panel(group, rows, verdicts):
         lower.set_ylim(0, max(1.2, 1.1 * rows["speedup"].max()))
         lower.set_ylabel("S (ratio)")
         handles = [Line2D([], [], color=looks[one["system"]][0], marker=looks[one["system"]][1], linewidth=1.6,
+                          markerfacecolor=PAPER if one["basis"] == "model" else looks[one["system"]][0],
                           label=verdict_words(one)) for one in verdicts]
-        legend(frame, 4.3, handles + key_of_markers())
+        legend(frame, TOP + 3.85, handles + key_of_markers())
 
-    return Panel(f"{group.key}-s", "S(N): one user", f"{group.conditions}. S(N) = TPOT(N0) ÷ TPOT(N), never claimed to be "
-                 "linear.", rows, 4.45 + LINE * (len(verdicts) + 2), draw)
+    return Panel(f"{group.key}-s", "S(N): one user", group.conditions, "S(N) = TPOT(N0) ÷ TPOT(N); never claimed to be linear.",
+                 rows, TOP + 4.0 + LINE * (len(verdicts) + 2), draw)
 
 
 def frontier_panel(group, rows):
@@ -275,7 +298,7 @@ def frontier_panel(group, rows):
     looks = looks_of(rows)
 
     def draw(frame):
-        axis = frame.axes(0.45, 3.4)
+        axis = frame.axes(TOP, 3.4)
         for system, points in rows.groupby("system", sort=False):
             colour, marker = looks[system]
             axis.plot(points["tokens_per_second_per_user"], points["tokens_per_second"], "-", color=colour, linewidth=1.3)
@@ -296,12 +319,14 @@ def frontier_panel(group, rows):
         axis.set_axisbelow(True)
         axis.set_xlabel("tokens/s of a user")
         axis.set_ylabel("tokens/s in total")
-        handles = [Line2D([], [], color=colour, marker=marker, linewidth=1.3, label=f"{system}, best replicas (X_rep)")
+        models = set(rows.loc[rows["tier"].notna(), "system"])
+        handles = [Line2D([], [], color=colour, marker=marker, linewidth=1.3, markerfacecolor=PAPER if system in models else colour,
+                          label=f"{system}, best replicas (X_rep)" + (" (model)" if system in models else ""))
                    for system, (colour, marker) in looks.items()]
-        legend(frame, 4.3, handles + key_of_markers())
+        legend(frame, TOP + 3.85, handles + key_of_markers())
 
-    return Panel(f"{group.key}-frontier", f"SLO frontier at N = {largest:,}", f"{group.conditions}, {largest:,} devices. A point "
-                 "for each TPOT that users accept, and for one user alone.", rows, 4.45 + LINE * (len(looks) + 2), draw)
+    return Panel(f"{group.key}-frontier", f"SLO frontier at N = {largest:,}", group.conditions,
+                 "A point for each TPOT that users accept, and one for a user alone.", rows, TOP + 4.0 + LINE * (len(looks) + 2), draw)
 
 
 def waterfall_panel(group, waterfalls, looks):
@@ -315,7 +340,7 @@ def waterfall_panel(group, waterfalls, looks):
     shown = [(one, [(part, value) for part, value in one["parts_us"].items() if value > 0]) for one in waterfalls]
 
     def draw(frame):
-        top = 0.62
+        top = TOP + 0.15
         right = 1.22 * max(one["total_us"] for one in waterfalls)
         for number, (one, parts) in enumerate(shown):
             height = bar * (len(parts) + 1)
@@ -335,16 +360,16 @@ def waterfall_panel(group, waterfalls, looks):
             axis.set_xlim(0, right)
             axis.xaxis.grid(True)
             axis.set_axisbelow(True)
-            axis.set_title(f"{one['system']}, {one['devices']:,} devices, TP {one['tp']} × PP {one['pp']}")
+            axis.set_title(f"{one['system']}, {count(one['devices'], 'device')}, TP {one['tp']} × PP {one['pp']}")
             if number == len(shown) - 1:
                 axis.set_xlabel("us of a token")
             else:
                 axis.xaxis.set_major_formatter(NullFormatter())
             top += height + 0.42
 
-    height = 0.62 + sum(bar * (len(parts) + 1) + 0.42 for _, parts in shown) + 0.15
-    return Panel(f"{group.key}-waterfall", "Where a token's microseconds go", f"{group.conditions}, one user. Parts of 0 us are "
-                 "not drawn.", data, height, draw)
+    height = TOP + 0.15 + sum(bar * (len(parts) + 1) + 0.42 for _, parts in shown) + 0.15
+    return Panel(f"{group.key}-waterfall", "Where a token's microseconds go", f"{group.conditions}, one user",
+                 "The parts sum to the total; those of 0 us are not drawn.", data, height, draw)
 
 
 def published_panel(key, published):
@@ -356,7 +381,7 @@ def published_panel(key, published):
     other, _ = GPU_LOOKS[0]
 
     def draw(frame):
-        axis = frame.axes(0.45, 0.42 * len(published) + 0.15, left=1.75)
+        axis = frame.axes(TOP + 0.12, 0.42 * len(published) + 0.15, left=1.75)
         right = 1.2 * max(max(row["published_most"], row["predicted"]) for row in published)
         for at, row in enumerate(published):
             axis.plot([row["published_least"], row["published_most"]], [at, at], "-", color=other, linewidth=5,
@@ -373,12 +398,13 @@ def published_panel(key, published):
         axis.set_axisbelow(True)
         axis.set_xlabel("tokens/s of one user")
         axis.set_title("at the right: published ÷ predicted", fontsize=7.5, loc="right")
-        legend(frame, 0.45 + 0.42 * len(published) + 0.65,
+        legend(frame, TOP + 0.12 + 0.42 * len(published) + 0.65,
                [Line2D([], [], color=other, linewidth=5, solid_capstyle="butt", label="published, least to most"),
-                Line2D([], [], color=colour, linestyle="", marker="D", label="predicted; nothing is fitted")])
+                Line2D([], [], color=colour, linestyle="", marker="D", label="predicted")])
 
-    return Panel(f"{key}-published", "Published against predicted", "Sources stand in the CSV. Nothing is fitted.", data,
-                 0.45 + 0.42 * len(published) + 0.65 + LINE * 2 + 0.25, draw)
+    return Panel(f"{key}-published", "Published against predicted", "one user; nothing is fitted",
+                 "The sources of the published figures stand in the CSV.", data,
+                 TOP + 0.12 + 0.42 * len(published) + 0.65 + LINE * 2 + 0.25, draw)
 
 
 @dataclasses.dataclass
@@ -392,7 +418,7 @@ class Group:
 def panels_of(results, key, slo=None):
     """Rows of panels: one a model, and one of published figures.
 
-    slo: TPOT in ms at which X is drawn; none, or not in the results: 5, else the least there is.
+    slo: TPOT in ms at which X is drawn; none: 5 where the results have it, else the least that they have.
     """
     rows = lpu_results.rows_of(results) if "rows" in results else pandas.DataFrame()
     out = []

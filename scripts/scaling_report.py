@@ -9,7 +9,6 @@ figures, light or dark, each with its data as CSV. Exit code 2: a file is missin
 import argparse
 import base64
 import html
-import io
 import pathlib
 import re
 import sys
@@ -67,15 +66,9 @@ def data_link(text, kind, name, words):
     return f'<a download="{html.escape(name)}" href="data:{kind};charset=utf-8;base64,{encoded}">{html.escape(words)}</a>'
 
 
-def svg_of(figure):
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
 def inlined(panel):
     """The panel's SVG as part of a page: its own ids, the page's colours, a title for those who do not see it."""
-    text = svg_of(lpu_figures.figure_of(panel))
+    text = lpu_figures.svg_of(lpu_figures.figure_of(panel))
     text = text[text.index("<svg"):]
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{panel.key}-", text)
     text = re.sub("#[0-9a-f]{6}", lambda colour: f"var({VARIABLES[colour[0]]})" if colour[0] in VARIABLES else colour[0], text)
@@ -140,21 +133,32 @@ def section_html(path, results, groups):
     return head + cost_model_html(results) + verdicts_html(results) + body
 
 
-def report(paths, folder, slo):
+def report(paths, folder, slo, each):
     sections, rows, footer = [], [], []
     for number, path in enumerate(paths):
         results = lpu_results.read(path)
         groups = lpu_figures.panels_of(results, f"r{number + 1}", slo)
+        slos = sorted({row["slo_tpot_ms"] for row in results.get("rows", []) if row["slo_tpot_ms"] is not None})
+        if slo is not None and slo not in slos:
+            known = ", ".join(f"{one:g}" for one in slos) or "none"
+            raise ResultsError(f"--slo-tpot-ms: found {slo:g}, of which {path} has nothing; expected one of: {known}")
         if not groups:
             raise ResultsError(f"{path}: found nothing to draw; expected rows of `lpu_cluster compare` or of the demo")
         sections.append(section_html(path, results, groups))
         rows += [panels for _, panels in groups]
         footer += footer_of(results, 28 * max(len(panels) for _, panels in groups) + 20)
     sheet = lpu_figures.sheet_of(rows, footer)
-    sheet.savefig(folder / "scaling.png", dpi=150, metadata={"Software": None})
-    (folder / "scaling.svg").write_text(svg_of(sheet), encoding="utf-8")
+    lpu_figures.save_png(sheet, folder / "scaling.png")
+    (folder / "scaling.svg").write_text(lpu_figures.svg_of(sheet), encoding="utf-8")
     (folder / "report.html").write_text(PAGE.format(sections="\n".join(sections)), encoding="utf-8")
-    return [folder / name for name in ("scaling.png", "scaling.svg", "report.html")]
+    written = [folder / name for name in ("scaling.png", "scaling.svg", "report.html")]
+    if each:
+        for panel in [panel for row in rows for panel in row]:
+            figure = lpu_figures.figure_of(panel)
+            lpu_figures.save_png(figure, folder / f"{panel.key}.png")
+            (folder / f"{panel.key}.svg").write_text(lpu_figures.svg_of(figure), encoding="utf-8")
+            written += [folder / f"{panel.key}.png", folder / f"{panel.key}.svg"]
+    return written
 
 
 def main():
@@ -162,9 +166,10 @@ def main():
     parser.add_argument("results", nargs="+", type=pathlib.Path, help="results.json of lpu_cluster, one or more")
     parser.add_argument("--output-dir", type=pathlib.Path, default=pathlib.Path("."), help="an existing folder; default: .")
     parser.add_argument("--slo-tpot-ms", type=float, help="of the X(N) drawn; default: 5, or the least in the results")
+    parser.add_argument("--each", action="store_true", help="also write every figure as a PNG and an SVG of its own")
     arguments = parser.parse_args()
     try:
-        for path in report(arguments.results, arguments.output_dir, arguments.slo_tpot_ms):
+        for path in report(arguments.results, arguments.output_dir, arguments.slo_tpot_ms, arguments.each):
             print(path)
     except ResultsError as refusal:
         print(f"scaling_report.py: {refusal}", file=sys.stderr)
