@@ -13,7 +13,7 @@ import matplotlib
 import pandas
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 import lpu_results
 
@@ -28,9 +28,9 @@ STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "lpu_cluster", "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
 }
-WIDTH = 4.6
+WIDTH = 4.2
 LEFT, TOP, RIGHT = 0.75, 0.62, 0.15  # of the axes inside a panel
-LINE = 0.165                         # of text
+LINE = 0.14                          # of text
 
 
 @dataclasses.dataclass
@@ -88,7 +88,7 @@ def svg_of(figure):
     """The same bytes each time: no date, ids that depend on what is drawn."""
     text = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(text, format="svg", metadata={"Date": None}, dpi=250)
     return text.getvalue()
 
 
@@ -407,6 +407,109 @@ def published_panel(key, published):
                  TOP + 0.12 + 0.42 * len(published) + 0.65 + LINE * 2 + 0.25, draw)
 
 
+def chips_panel(key, title, caption, run, names, shares):
+    """A map of busy shares: a column for each chip, a row for each name."""
+    data = pandas.DataFrame([{"chip": chip["chip"], **dict(zip(names, values))} for chip, values in zip(run["per_chip"], shares)])
+    conditions = f"{run['model']}, {run['compute']}, {count(run['chips'], 'chip')}, TP {run['tp']} × PP {run['pp']}, " \
+                 f"{count(run['users'], 'user')}"
+
+    def draw(frame):
+        axis = frame.axes(TOP, 0.2 * len(names))
+        # Cividis: one lightness ramp, the same for all eyes and on grey paper.
+        image = axis.imshow(data[names].T.astype(float), aspect="auto", cmap="cividis", vmin=0, interpolation="nearest",
+                            extent=(-0.5, len(data) - 0.5, len(names) - 0.5, -0.5))
+        axis.set_yticks(range(len(names)), names)
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axis.set_xlabel("chip")
+        scale = axis.figure.colorbar(image, cax=frame.axes(TOP + 0.2 * len(names) + 0.5, 0.1), orientation="horizontal")
+        scale.solids.set_rasterized(True)
+        scale.ax.xaxis.set_major_formatter(PercentFormatter(1))
+        scale.set_label("busy, share of the run's cycles")
+
+    return Panel(key, title, conditions, caption, data, TOP + 0.2 * len(names) + 1.15, draw)
+
+
+def run_panels(run, key):
+    """Where an execution's chips and links were busy."""
+    chips = run.get("per_chip", [])
+    if not chips:
+        return []
+    units, links = list(chips[0]["occupancy"]), [f"link {number}" for number in range(len(chips[0]["links_busy"]))]
+    return [chips_panel(f"{key}-occupancy", "Units, chip by chip", "Measured by the execution.", run, units,
+                        [[chip["occupancy"][unit] for unit in units] for chip in chips]),
+            chips_panel(f"{key}-links", "Load of the links, chip by chip", "Sending ends; links 0 to 6 stay in the node, the rest leave "
+                        "it.", run, links, [chip["links_busy"] for chip in chips])]
+
+
+MOST_LANES = 40
+
+
+def lanes_of(bursts):
+    """A lane's name for each burst, in as much detail as fits: chip and unit, node and unit, or node."""
+    by_node = "node " + bursts["node"].astype(str)
+    for lanes in ("chip " + bursts["chip"].astype(str) + " " + bursts["unit"], by_node + " " + bursts["unit"]):
+        if lanes.nunique() <= MOST_LANES:
+            return lanes
+    return by_node
+
+
+def busy_times(bursts):
+    """Bursts of one lane and iteration that touch or overlap become one."""
+    bursts = bursts.sort_values(["lane", "iteration", "start"], kind="stable")
+    ends = bursts.groupby(["lane", "iteration"], sort=False)["end"].cummax()
+    before = ends.groupby([bursts["lane"], bursts["iteration"]], sort=False).shift(fill_value=-1)
+    block = (bursts["start"] > before).cumsum()
+    return bursts.groupby(block).agg(lane=("lane", "first"), node=("node", "first"), iteration=("iteration", "first"),
+                                     start_cycle=("start", "first"), end_cycle=("end", "max"))
+
+
+def gantt_panel(trace, key):
+    """The pipeline: when each unit works, iteration by iteration, on the cluster's common clock."""
+    names = {(event["pid"], event["tid"]): event["args"]["name"] for event in trace["traceEvents"]
+             if event["ph"] == "M" and event["name"] == "thread_name"}
+    bursts = pandas.DataFrame([{"node": event["pid"], "chip": event["args"]["chip"], "unit": names[event["pid"], event["tid"]].split()[2],
+                                "iteration": event["args"]["iteration"], "start": event["args"]["cycle"],
+                                "end": event["args"]["cycle"] + event["args"]["cycles"]}
+                               for event in trace["traceEvents"] if event["ph"] == "X"])
+    if bursts.empty:
+        return None
+    data = busy_times(bursts.assign(lane=lanes_of(bursts)))
+    data["lane"] = pandas.Categorical(data["lane"], sorted(data["lane"].unique(), key=natural), ordered=True)
+    data = data.sort_values(["lane", "start_cycle"], kind="stable").drop(columns="node")
+    lanes = list(data["lane"].cat.categories)
+    other = trace["otherData"]
+
+    def draw(frame):
+        axis = frame.axes(TOP, 0.13 * len(lanes) + 0.1, left=1.1)
+        for (lane, iteration), busy in data.groupby(["lane", "iteration"], observed=True):
+            colour, _ = LPU_LOOKS[iteration % len(LPU_LOOKS)]
+            spans = list(zip(busy["start_cycle"], busy["end_cycle"] - busy["start_cycle"]))
+            axis.broken_barh(spans, (lanes.index(lane) - 0.36, 0.72), facecolor=colour, rasterized=True)
+        axis.set_yticks(range(len(lanes)), lanes, fontsize=6.5)
+        axis.set_ylim(len(lanes) - 0.4, -0.6)
+        axis.set_xlim(data["start_cycle"].min(), data["end_cycle"].max())
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: with_thousands(value)))
+        axis.set_xlabel(f"cycles of the common clock, {other['clock_hz'] / 1e6:g} MHz")
+        iterations = sorted(data["iteration"].unique())
+        legend(frame, TOP + 0.13 * len(lanes) + 0.65,
+               [Line2D([], [], color=LPU_LOOKS[number][0], linewidth=5, label=("iteration " if len(same) == 1 else "iterations ")
+                       + ", ".join(map(str, same[:6])) + (", …" if len(same) > 6 else ""))
+                for number, same in enumerate([one for one in iterations if one % len(LPU_LOOKS) == look]
+                                              for look in range(len(LPU_LOOKS))) if same])
+
+    conditions = f"{other['model']}, {count(other['bursts'], 'burst')}"
+    if other["bursts_left_out"]:
+        conditions += f"; {other['bursts_left_out']:,} more are not in the trace"
+    return Panel(f"{key}-gantt", "The pipeline", conditions, "Bursts of a lane that touch are one bar.", data,
+                 TOP + 0.13 * len(lanes) + 0.75 + LINE * min(len(LPU_LOOKS), data["iteration"].nunique()), draw)
+
+
+def natural(name):
+    """chip 2 before chip 10."""
+    return [int(word) if word.isdigit() else word for word in name.split()]
+
+
 @dataclasses.dataclass
 class Group:
     """What one model's panels share."""
@@ -416,7 +519,7 @@ class Group:
 
 
 def panels_of(results, key, slo=None):
-    """Rows of panels: one a model, and one of published figures.
+    """Rows of panels: one a model, one of published figures, one of an execution.
 
     slo: TPOT in ms at which X is drawn; none: 5 where the results have it, else the least that they have.
     """
@@ -435,4 +538,5 @@ def panels_of(results, key, slo=None):
     published = published_panel(key, results.get("validation", []))
     if published:
         out.append(("Published figures", [published]))
+    out.append(("Execution", run_panels(results, key)))
     return [(title, panels) for title, panels in out if panels]

@@ -42,16 +42,27 @@ def text_of(path):
         raise ResultsError(f"{path}: cannot be read: {reason}; expected a file that lpu_cluster wrote") from error
 
 
+def json_of(path, what):
+    try:
+        return json.loads(text_of(path))
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{path}: line {error.lineno}: found damaged JSON ({error.msg}); expected a complete {what}") from error
+
+
+def read_trace(path):
+    """The object that `run --trace F` wrote. Raises ResultsError."""
+    trace = json_of(path, "trace")
+    if not isinstance(trace, dict) or "traceEvents" not in trace or "clock_hz" not in trace.get("otherData", {}):
+        raise ResultsError(f"{path}: found JSON without traceEvents and otherData.clock_hz; expected a trace of lpu_cluster run")
+    return trace
+
+
 def read(path):
     """The object of a results.json, checked against the schema.
 
     Raises ResultsError: the file is missing, damaged, or not a result of lpu_cluster.
     """
-    try:
-        results = json.loads(text_of(path))
-    except json.JSONDecodeError as error:
-        raise ResultsError(f"{path}: line {error.lineno}: found damaged JSON ({error.msg}); "
-                           "expected a complete results.json") from error
+    results = json_of(path, "results.json")
     finding = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(results))
     if finding is not None:
         field = finding.json_path.removeprefix("$").removeprefix(".") or "the whole"

@@ -101,16 +101,32 @@ def footer_of(results, width):
             f"lpu_cluster {results['version']}, fingerprint: {executed or 'none (nothing was executed)'}", ""]
 
 
+def table_html(summary, heads, rows):
+    """A table that can be folded away; nothing where there are no rows."""
+    if not rows:
+        return ""
+    lines = ["<tr>" + "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
+             for kind, cells in [("th", heads), *(("td", row) for row in rows)]]
+    return (f'<details open><summary>{html.escape(summary)}</summary><div class="table"><table>\n' + "\n".join(lines)
+            + "\n</table></div></details>\n")
+
+
 def verdicts_html(results):
-    lines = []
+    rows = []
     for one in results.get("verdicts", []):
         slo = f"{one['slo_tpot_ms']:g}" if one["slo_tpot_ms"] is not None else ""
         system, words = lpu_figures.verdict_words(one).split(": ", 1)
-        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in (one["model"], system, slo, words)) + "</tr>")
-    if not lines:
-        return ""
-    return ("<details><summary>Verdicts</summary><div class=\"table\"><table><tr><th>model</th><th>curve</th><th>TPOT ≤ ms</th>"
-            "<th>the program says</th></tr>\n" + "\n".join(lines) + "</table></div></details>")
+        rows.append((one["model"], system, slo, words))
+    return table_html("Verdicts", ("model", "curve", "TPOT ≤ ms", "the program says"), rows)
+
+
+def speedups_html(results):
+    rows = [(one["model"], f"{one['lpu_devices']:,} {one['lpu']}", f"{one['gpu_devices']:,} {one['gpu']}",
+             *("n/a" if one[key] is None else f"{one[key]:.1f}"
+               for key in ("ideal_over_ideal", "predicted_over_engine", "published_over_measured")))
+            for one in results.get("speedups", [])]
+    return table_html("One user, LPU over GPU, in three ways",
+                      ("model", "LPU", "GPU", "ideal ÷ ideal", "predicted ÷ engine", "published ÷ measured"), rows)
 
 
 def cost_model_html(results):
@@ -130,10 +146,10 @@ def section_html(path, results, groups):
     head += data_link(path.read_text("utf-8"), "application/json", path.name, "results with all inputs (JSON)") + "</p>\n"
     body = "\n".join(f"<h3>{html.escape(title)}</h3>\n<div class=\"figures\">\n" + "\n".join(map(figure_html, panels)) + "\n</div>"
                      for title, panels in groups)
-    return head + cost_model_html(results) + verdicts_html(results) + body
+    return head + cost_model_html(results) + verdicts_html(results) + speedups_html(results) + body
 
 
-def report(paths, folder, slo, each):
+def report(paths, traces, folder, slo, each):
     sections, rows, footer = [], [], []
     for number, path in enumerate(paths):
         results = lpu_results.read(path)
@@ -143,10 +159,16 @@ def report(paths, folder, slo, each):
             known = ", ".join(f"{one:g}" for one in slos) or "none"
             raise ResultsError(f"--slo-tpot-ms: found {slo:g}, of which {path} has nothing; expected one of: {known}")
         if not groups:
-            raise ResultsError(f"{path}: found nothing to draw; expected rows of `lpu_cluster compare` or of the demo")
+            raise ResultsError(f"{path}: found nothing to draw; expected a result of demo, compare or run")
         sections.append(section_html(path, results, groups))
         rows += [panels for _, panels in groups]
         footer += footer_of(results, 28 * max(len(panels) for _, panels in groups) + 20)
+    for number, path in enumerate(traces):
+        panel = lpu_figures.gantt_panel(lpu_results.read_trace(path), f"t{number + 1}")
+        if panel is None:
+            raise ResultsError(f"{path}: found a trace without bursts; expected other --trace-chips or --trace-cycles of `run`")
+        sections.append(f"<h2>{html.escape(str(path))}</h2>\n<div class=\"figures\">\n{figure_html(panel)}\n</div>")
+        rows.append([panel])
     sheet = lpu_figures.sheet_of(rows, footer)
     lpu_figures.save_png(sheet, folder / "scaling.png")
     (folder / "scaling.svg").write_text(lpu_figures.svg_of(sheet), encoding="utf-8")
@@ -165,11 +187,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=pathlib.Path, help="results.json of lpu_cluster, one or more")
     parser.add_argument("--output-dir", type=pathlib.Path, default=pathlib.Path("."), help="an existing folder; default: .")
+    parser.add_argument("--trace", action="append", default=[], type=pathlib.Path, metavar="FILE",
+                        help="of `lpu_cluster run --trace FILE`: draws the pipeline; may be repeated")
     parser.add_argument("--slo-tpot-ms", type=float, help="of the X(N) drawn; default: 5, or the least in the results")
     parser.add_argument("--each", action="store_true", help="also write every figure as a PNG and an SVG of its own")
     arguments = parser.parse_args()
     try:
-        for path in report(arguments.results, arguments.output_dir, arguments.slo_tpot_ms, arguments.each):
+        for path in report(arguments.results, arguments.trace, arguments.output_dir, arguments.slo_tpot_ms, arguments.each):
             print(path)
     except ResultsError as refusal:
         print(f"scaling_report.py: {refusal}", file=sys.stderr)

@@ -149,6 +149,38 @@ checks.check(all(os.path.getsize(line) > 1000 for line in done.stdout.split()), 
 refused([os.path.join(MANY, "results.json"), "--slo-tpot-ms", "3", "--output-dir", "each"],
         f"--slo-tpot-ms: found 3, of which {MANY}/results.json has nothing; expected one of: 2, 5")
 
+# An execution: the maps hold what it measured, the pipeline every burst of its trace.
+os.makedirs("executed")
+checks.expect(["run", "--model", "llama-3-8b", "--tokens", "1", "--output-dir", "executed", "--trace", "trace.json",
+               "--trace-chips", "0-1", "--trace-cycles", "0-6000"], 0)
+trace = lpu_results.read_trace("trace.json")
+bars = lpu_figures.gantt_panel(trace, "t1").data
+checks.check(list(bars["lane"].cat.categories) == [f"chip {chip} {unit}" for chip in (0, 1) for unit in ("C2C", "MEM", "MXM", "SXM", "VXM")],
+             f"lanes: {list(bars['lane'].cat.categories)}")
+lanes = {(event["pid"], event["tid"]): " ".join(event["args"]["name"].split()[:3]) for event in trace["traceEvents"]
+         if event["name"] == "thread_name"}
+busy = {lane: set() for lane in lanes.values()}
+for event in trace["traceEvents"]:
+    if event["ph"] == "X":
+        start = event["args"]["cycle"]
+        busy[lanes[event["pid"], event["tid"]]].update(range(start, start + event["args"]["cycles"]))
+for lane, own in bars.groupby("lane"):
+    cycles = [cycle for _, bar in own.iterrows() for cycle in range(bar["start_cycle"], bar["end_cycle"])]
+    checks.check(sorted(busy[lane]) == sorted(cycles), f"{lane}: busy cycles of the bars and of the bursts")
+os.makedirs("traced")
+done = draw("executed/results.json", "--trace", "trace.json", "--output-dir", "traced")
+checks.check(done.returncode == 0 and set(figures_of(open("traced/report.html", encoding="utf-8").read()))
+             == {"r1-occupancy", "r1-links", "t1-gantt"}, f"an execution's page: {done.stderr}")
+refused(["executed/results.json", "--trace", "executed/results.json"],
+        "executed/results.json: found JSON without traceEvents and otherData.clock_hz; expected a trace of lpu_cluster run")
+run = lpu_results.read("executed/results.json")
+for panel in lpu_figures.run_panels(run, "r1"):
+    image = lpu_figures.figure_of(panel).axes[0].images[0].get_array()
+    kind, measured = (("links_busy", [chip["links_busy"] for chip in run["per_chip"]]) if panel.key == "r1-links"
+                      else ("occupancy", [list(chip["occupancy"].values()) for chip in run["per_chip"]]))
+    checks.check(image.T.tolist() == measured and panel.data.iloc[:, 1:].values.tolist() == measured, f"a map of {kind}")
+checks.check(len(lpu_figures.panels_of(run, "r1")[0][1]) == 2, "units and links of an execution")
+
 # A panel without data is absent.
 fewer = lpu_results.read(os.path.join(ONE, "results.json"))
 fewer["validation"], fewer["waterfall"] = [], []
@@ -182,7 +214,7 @@ for name, line in {
         checks.check(str(refusal) == f"{name}: {line}", f"{name}: {refusal}")
 refused(["wrong.json"], f"wrong.json: rows[0].devices: 'many' is not of type 'integer'; {EXPECTED}")
 refused(["none.json"], "none.json: cannot be read: No such file or directory; expected a file that lpu_cluster wrote")
-refused(["other/results.json"], "other/results.json: found nothing to draw; expected rows of `lpu_cluster compare` or of the demo")
+refused(["other/results.json"], "other/results.json: found nothing to draw; expected a result of demo, compare or run")
 refused([os.path.join(ONE, "results.json"), "--output-dir", "none"],
         "--output-dir: found none/scaling.png: No such file or directory; expected an existing folder that can be written")
 damaged = draw("damaged.json")
