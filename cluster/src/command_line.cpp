@@ -89,7 +89,7 @@ constexpr VerbRow kVerbs[] = {
     {Verb::kCompare,
      "compare",
      "",
-     "LPU against GPU over numbers of devices: S(N), X(N), verdicts",
+     "LPU against GPU over numbers of devices, with verdicts",
      "  lpu_cluster compare --model llama-3-8b\n"
      "  lpu_cluster compare --model llama-2-70b --system rack-64 --chips 576,1152\n"
      "  lpu_cluster compare --model llama-3-8b --micro-batch 1,best --slo-tpot-ms 2,5\n"
@@ -97,7 +97,7 @@ constexpr VerbRow kVerbs[] = {
     {Verb::kDemo,
      "demo",
      "",
-     "the tour, in a minute: tokens, lockstep, curves and verdicts; also without a verb",
+     "the tour: tokens, lockstep, curves, verdicts",
      "  mpirun -np 64 lpu_cluster\n"
      "  lpu_cluster demo --model llama-3-8b --output-dir .\n"},
 };
@@ -247,7 +247,13 @@ constexpr FlagRow kFlags[] = {
     {"kind", "NAME", "", "none", "see --list", "the fault to plant", bit(Verb::kMutate)},
     {"list", "", "", "", "", "the kinds of faults; with FILE: which apply", bit(Verb::kMutate)},
     {"output", "FILE", "", "none", "path of the file to write", "also -o", kWriting},
-    {"output-dir", "DIR", "", "none", "an existing folder", "write results.json there", kAlsoGenerating | kComparing | kTouring},
+    {"output-dir",
+     "DIR",
+     "",
+     "none",
+     "an existing folder",
+     "write results.json there",
+     kAlsoGenerating | kComparing | kTouring},
     {"config", "FILE", "", "none", "JSON of --print-config", "start from it; flags go on top", kAlsoGenerating},
     {"print-config", "", "", "", "", "print the effective configuration and stop", kAlsoGenerating},
     {"json", "", "", "", "", "one JSON object on stdout", kAll},

@@ -160,7 +160,11 @@ node::ExitCode compare_machines(const CommandLine& line, const Console& console)
       progress.show(1, "waterfalls and published figures");
       request.system = lpus.front();
       request.base.chip = request.system.chip;
-      add_details(comparison, request, gpus, configuration.request.chips > 0 ? configuration.request.chips : request.grid.front());
+      add_details(comparison,
+                  request,
+                  gpus,
+                  configuration.request.chips > 0 ? configuration.request.chips : request.grid.front(),
+                  Filling::kAll);
     }
   }
   for (const std::string& breach : curves.refused) {

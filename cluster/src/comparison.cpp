@@ -400,7 +400,8 @@ void append(Comparison& to, Comparison&& from) {
 void add_details(Comparison& comparison,
                  const CurveRequest& request,
                  const std::vector<scheduler::GpuRequest>& gpus,
-                 std::int32_t chips) {
+                 std::int32_t chips,
+                 Filling filling) {
   scheduler::CompileRequest base = request.base;
   base.chips = chips;
   const std::optional<LpuPoint> own = LpuPlanner(base).fastest(PointKind::kFilled);
@@ -436,7 +437,7 @@ void add_details(Comparison& comparison,
                                      .predicted_over_engine = engine->tpot_us / own->period_us});
     }
   }
-  std::vector<PublishedOverPredicted> published = validate_published(base);
+  std::vector<PublishedOverPredicted> published = validate_published(base, filling == Filling::kAll);
   for (ScalingRow& row : comparison.curves.rows) {
     for (const PublishedOverPredicted& one : published) {
       const bool is_path = one.experts.empty() || one.experts == name(base.experts);
@@ -490,13 +491,14 @@ std::string to_text(const Comparison& comparison) {
   if (!curves.rows.empty()) {
     const ScalingRow& any = curves.rows.front();
     out += any.model + ", " + any.compute + ", KV " + any.kv + ", context " + node::with_thousands(any.context) +
-           "\n* compiled and verified, o cost model, m closed form of a GPU. b: micro-batch. us: one\n"
-           "token. E: E_total. MXM: its busy share. lq: latency over its bound. run: fingerprint\n\n";
+           "\n* compiled and verified, o cost model, m closed form of a GPU. b: micro-batch.\n"
+           "us: one token. E: E_total. MXM: its busy share. lq: latency over its bound.\nrun: fingerprint\n\n";
   }
   out += to_text(curves);
   if (curves.model_error) {
     out += "\nCost model: off by at most " + node::fixed(100 * *curves.model_error, 1) + " % at " +
-           std::to_string(curves.compiled_points) + " compiled points; no verdict rests on it.\nJitter: 0 (by construction; " +
+           std::to_string(curves.compiled_points) +
+           " compiled points; no verdict rests on it.\nJitter: 0 (by construction; " +
            node::with_thousands(curves.arrivals) + " arrivals checked)\n";
   }
   if (!comparison.waterfalls.empty()) {
@@ -507,7 +509,7 @@ std::string to_text(const Comparison& comparison) {
   }
   if (!comparison.speedups.empty()) {
     Table table;
-    table.add({"one user", "LPU", "GPU", "ideal / ideal", "predicted / engine", "published / measured"});
+    table.add({"faster", "LPU", "GPU", "ideal/ideal", "ours/engine", "published/measured"});
     for (const SpeedUp& one : comparison.speedups) {
       table.add({one.model,
                  std::to_string(one.lpu_devices),

@@ -107,7 +107,8 @@ void append(Comparison& to, Comparison&& from);
 void add_details(Comparison& comparison,
                  const CurveRequest& request,
                  const std::vector<scheduler::GpuRequest>& gpus,
-                 std::int32_t chips);
+                 std::int32_t chips,
+                 Filling filling);
 
 /// `rows`, `verdicts`, `waterfall`, `validation`, `speedups`, `cost_model`.
 void add_comparison(boost::json::object& out, const Comparison& comparison);

@@ -71,7 +71,10 @@ Configuration configure_model(const CommandLine& line, const std::string& model)
 }
 
 /// One user's decode steps in lockstep over the ranks, each transfer exchanged.
-RunResult run_lockstep(const Configuration& configuration, std::int64_t tokens, const Console& console, RankGroup* group) {
+RunResult run_lockstep(const Configuration& configuration,
+                       std::int64_t tokens,
+                       const Console& console,
+                       RankGroup* group) {
   scheduler::ClusterProgram program = compile_and_verify(configuration.request, console).program;
   ProgressLine progress(console);
   RunOptions options;
@@ -226,7 +229,7 @@ node::ExitCode demonstrate(const CommandLine& line, const Console& console, Rank
       Comparison own;
       own.curves = draw_lpu(request, Filling::kClaim, progress.callback());
       append(own.curves, draw_gpu(rival, request.grid, request.slos_ms));
-      add_details(own, request, {rival}, configuration.request.chips);
+      add_details(own, request, {rival}, configuration.request.chips, Filling::kClaim);
       for (const auto& [model, run] : runs) {
         mark_executed(own.curves, model, run);
       }

@@ -441,15 +441,15 @@ Generation execute_generation(const CommandLine& line,
                   "generate: position " + std::to_string(done) + " of " + std::to_string(steps));
   };
   const RunOptions run_options = timing_options(line, options);
-  RankResult executed =
-      group != nullptr ? run_on_ranks(job.program,
-                                      run_options,
-                                      {.carrier = carrier,
-                                       .trace = {},
-                                       .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
-                                      *group,
-                                      console)
-                       : generate_alone(job, checkpoint, run_options, options);
+  RankResult executed = group != nullptr
+                            ? run_on_ranks(job.program,
+                                           run_options,
+                                           {.carrier = carrier,
+                                            .trace = {},
+                                            .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
+                                           *group,
+                                           console)
+                            : generate_alone(job, checkpoint, run_options, options);
   const GenerateResult& result = executed.numbers;
   LPU_CHECK(result.ended_by_signal != 0 || result.vectors_moved == executed.run.vectors,
             std::to_string(result.vectors_moved) + " vectors moved");

@@ -39,7 +39,7 @@ std::optional<Published> published_speed(const std::string& model) {
   return std::nullopt;
 }
 
-std::vector<PublishedOverPredicted> validate_published(const scheduler::CompileRequest& request) {
+std::vector<PublishedOverPredicted> validate_published(const scheduler::CompileRequest& request, bool has_all_experts) {
   const std::optional<Published> published = published_speed(request.model.name);
   if (!published) {
     return {};
@@ -47,7 +47,7 @@ std::vector<PublishedOverPredicted> validate_published(const scheduler::CompileR
   std::vector<scheduler::CompileRequest> requests;
   for (const Compute compute : {Compute::kW8A8, Compute::kW8A16}) {
     for (const ExpertMode experts : {ExpertMode::kIndirect, ExpertMode::kAll}) {
-      if (experts == ExpertMode::kAll && request.model.experts == 0) {
+      if (experts == ExpertMode::kAll && (request.model.experts == 0 || !has_all_experts)) {
         continue;
       }
       scheduler::CompileRequest one = request;

@@ -35,8 +35,10 @@ struct PublishedOverPredicted {
 
 /// Every compute path that the chip has for 8-bit weights: w8a8, w8a16; experts: chosen ones, or all.
 /// @param request  model and chip; the rest is set here
+/// @param has_all_experts  also with every expert installed, which takes a minute to compile
 /// @return  empty where nothing was published
-[[nodiscard]] std::vector<PublishedOverPredicted> validate_published(const scheduler::CompileRequest& request);
+[[nodiscard]] std::vector<PublishedOverPredicted> validate_published(const scheduler::CompileRequest& request,
+                                                                     bool has_all_experts = true);
 
 [[nodiscard]] boost::json::array to_json(const std::vector<PublishedOverPredicted>& rows);
 [[nodiscard]] std::string to_text(const std::vector<PublishedOverPredicted>& rows);

@@ -14,8 +14,8 @@ namespace json = boost::json;
 Waterfall lpu_waterfall(const LpuPoint& point, const scheduler::CompileRequest& request, std::string system) {
   const scheduler::LayerBudget& layer = point.report.budget;
   const double us = 1e6 / static_cast<double>(request.chip.clock.count());
-  const double scale =
-      us * static_cast<double>(point.report.layers_cycles) / static_cast<double>(std::max<std::int64_t>(layer.layer, 1));
+  const double scale = us * static_cast<double>(point.report.layers_cycles) /
+                       static_cast<double>(std::max<std::int64_t>(layer.layer, 1));
   Waterfall out{.model = request.model.name,
                 .system = std::move(system),
                 .devices = point.tensor_parallel * point.pipeline_parallel,
@@ -89,7 +89,9 @@ std::string to_text(const std::vector<Waterfall>& waterfalls) {
       if (us > 0) {
         std::string words = key;
         std::replace(words.begin(), words.end(), '_', ' ');
-        table.add({words, node::fixed(us, 1), std::string(static_cast<std::size_t>(std::lround(kWidth * us / longest)), '#')});
+        table.add({words,
+                   node::fixed(us, 1),
+                   std::string(static_cast<std::size_t>(std::lround(kWidth * us / longest)), '#')});
       }
     }
     out += table.text();

@@ -5,8 +5,8 @@
 
 #include <boost/json.hpp>
 
-#include "lpu_points.hpp"
 #include "lpu/scheduler/gpu_plan.hpp"
+#include "lpu_points.hpp"
 
 namespace lpu::cluster {
 
@@ -19,7 +19,9 @@ struct Waterfall {
 };
 
 /// The layers' cycles are divided as the typical layer's are (`plan --explain`); hops and ends stand apart.
-[[nodiscard]] Waterfall lpu_waterfall(const LpuPoint& point, const scheduler::CompileRequest& request, std::string system);
+[[nodiscard]] Waterfall lpu_waterfall(const LpuPoint& point,
+                                      const scheduler::CompileRequest& request,
+                                      std::string system);
 [[nodiscard]] Waterfall gpu_waterfall(const scheduler::GpuPlan& plan, std::string model, std::string system);
 
 [[nodiscard]] boost::json::object to_json(const Waterfall& waterfall);
