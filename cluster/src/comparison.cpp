@@ -75,24 +75,26 @@ ScalingRow row_of(const CurveRequest& request, std::int32_t devices, const std::
   return row;
 }
 
-/// The kinds of points of a curve, N by N: which are compiled.
+/// The kinds of points of a curve, N by N: which are compiled. For the claim those from N0 to 8 N0, as the cost model
+/// sees N0; from the smallest N that fits where it sees none.
 std::vector<PointKind> kinds_of_x(const CurveRequest& request, Filling filling) {
-  std::vector<PointKind> out(request.grid.size(), filling == Filling::kAll ? PointKind::kFilled : PointKind::kHollow);
   if (filling == Filling::kAll) {
-    return out;
+    return std::vector<PointKind>(request.grid.size(), PointKind::kFilled);
   }
-  std::int32_t first = 0;
-  for (std::size_t i = 0; i < request.grid.size(); ++i) {
-    const std::int32_t devices = request.grid[i];
+  std::int32_t fitting = 0;
+  std::int32_t saturated = 0;
+  for (const std::int32_t devices : request.grid) {
     scheduler::CompileRequest sized = request.base;
     sized.chips = devices;
     const auto point = LpuPlanner(sized).best(kAllMicroBatches, request.slos_ms.front() * 1e3, PointKind::kHollow);
-    if (first == 0 && point && point->is_saturated()) {
-      first = devices;
-    }
-    if (first > 0 && devices <= std::int64_t{8} * first) {
-      out[i] = PointKind::kFilled;
-    }
+    fitting = fitting == 0 && point ? devices : fitting;
+    saturated = saturated == 0 && point && point->is_saturated() ? devices : saturated;
+  }
+  const std::int64_t first = saturated > 0 ? saturated : fitting;
+  std::vector<PointKind> out;
+  for (const std::int32_t devices : request.grid) {
+    const bool is_claimed = first > 0 && devices >= first && devices <= 8 * first;
+    out.push_back(is_claimed ? PointKind::kHinted : PointKind::kHollow);
   }
   return out;
 }
@@ -299,7 +301,7 @@ Curves draw_lpu(const CurveRequest& request, Filling filling, const scheduler::P
       const std::vector<std::int32_t> choice = micro_batch ? std::vector{*micro_batch} : kAllMicroBatches;
       for (const double slo : request.slos_ms) {
         const PointKind kind = micro_batch && filling == Filling::kClaim ? PointKind::kHollow : kinds[i];
-        found[i].served.push_back(planner.best(choice, slo * 1e3, kind, filling == Filling::kAll ? 3 : 1));
+        found[i].served.push_back(planner.best(choice, slo * 1e3, kind));
       }
     }
     const std::lock_guard lock(mutex);

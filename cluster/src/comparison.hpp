@@ -40,7 +40,7 @@ struct CurveRequest {
 /// Which points are compiled.
 enum class Filling : std::uint8_t {
   kAll,
-  kClaim,  ///< X at the best micro-batch from N0 to 8 N0
+  kClaim,  ///< X at the best micro-batch from N0 to 8 N0, where hints ship
 };
 
 /// What a curve says.

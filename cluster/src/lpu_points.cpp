@@ -204,6 +204,14 @@ const LpuPlanner::Both& LpuPlanner::compiled(const Estimate& estimate) {
   return both;
 }
 
+bool LpuPlanner::has_hint(const Estimate& estimate) const {
+  return std::any_of(request_.hints.begin(), request_.hints.end(), [&](const scheduler::ScheduleHint& hint) {
+    return hint.tensor_parallel == estimate.tensor_parallel && hint.pipeline_parallel == estimate.pipeline_parallel &&
+           hint.micro_batch == estimate.micro_batch && hint.compute == request_.compute &&
+           hint.context == request_.context && hint.experts == request_.experts;
+  });
+}
+
 std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_batches,
                                          double slo_us,
                                          PointKind kind,
@@ -225,7 +233,12 @@ std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_
   std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
     return a.expected.tokens_per_second > b.expected.tokens_per_second;
   });
-  if (kind == PointKind::kHollow) {
+  if (kind == PointKind::kHinted &&
+      std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) { return has_hint(*c.estimate); })) {
+    std::erase_if(candidates, [&](const Candidate& candidate) { return !has_hint(*candidate.estimate); });
+    kind = PointKind::kFilled;
+  }
+  if (kind != PointKind::kFilled) {
     return candidates.empty() ? std::nullopt : std::optional(candidates.front().expected);
   }
   // Best first: while the cost model hopes for more from the next one than what is compiled does.

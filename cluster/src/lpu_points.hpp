@@ -38,7 +38,11 @@ struct LpuPoint {
   [[nodiscard]] bool is_saturated() const { return users_saturating <= users_fit; }
 };
 
-enum class PointKind : std::uint8_t { kFilled, kHollow };
+enum class PointKind : std::uint8_t {
+  kFilled,  ///< compiled and verified
+  kHinted,  ///< likewise, of the partitions whose search ships as a hint; hollow where there is none
+  kHollow,  ///< by the cost model
+};
 
 /// Finds what a cluster of one size does best. Everything that it compiles is verified, and compiled once.
 class LpuPlanner {
@@ -68,6 +72,7 @@ class LpuPlanner {
     std::optional<LpuPoint> empty, loaded;
   };
   [[nodiscard]] const std::vector<scheduler::Estimate>& estimates(std::int32_t micro_batch);
+  [[nodiscard]] bool has_hint(const scheduler::Estimate& estimate) const;
   [[nodiscard]] const Both& compiled(const scheduler::Estimate& estimate);
   [[nodiscard]] std::optional<LpuPoint> compile_point(const scheduler::Estimate& estimate,
                                                       scheduler::Objective objective);
