@@ -10,6 +10,7 @@
 #include "verify_mxm.hpp"
 #include "verify_shape.hpp"
 #include "verify_streams.hpp"
+#include "verify_token.hpp"
 #include "verify_units.hpp"
 #include "verify_users.hpp"
 
@@ -97,6 +98,7 @@ std::vector<node::Violation> verify(const ClusterProgram& program, std::size_t m
     }
   }
   proof::prove_transfers(program, texts, findings);
+  proof::prove_token_loop(program, texts, findings);
   proof::prove_users(program, texts, findings);
   prove_clockwork(program, ends, findings);
   return findings.sorted(most);
