@@ -38,6 +38,7 @@ std::unique_ptr<TextProof> prove_text(const ClusterProgram& program,
   proof::prove_claims(facts, map, table, findings);
   proof::prove_sxm_width(facts, findings);
   proof::prove_fetch(facts, findings);
+  proof::prove_queues(facts, findings);
   proof::prove_text_size(facts, findings);
   proof::prove_rows(facts, findings);
   proof::prove_sources(facts, findings);
