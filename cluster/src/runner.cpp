@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lpu/interconnect/rank_exchange.hpp"
+#include "lpu/node/check_token.hpp"
 #include "lpu/node/check_users.hpp"
 
 namespace lpu::cluster {
@@ -90,7 +91,8 @@ std::string Runner::wiring_fault(const node::ChipBinding& binding, std::int32_t 
   return {};
 }
 
-/// Iterations of one user never overlap: the next starts when the last chip is done with the one before.
+/// Iterations of one user never overlap: the next starts when the last chip is done with the one before, and reads by a
+/// token that has come back.
 void Runner::check_clockwork() const {
   for (const node::ChipBinding& binding : program_->bindings) {
     if (binding.text < 0) {
@@ -111,6 +113,9 @@ void Runner::check_clockwork() const {
       fail("token latency", program_->token_latency);
     }
   }
+  const std::int64_t shortest =
+      node::token_period(program_->token_latency, plan_.initiation_interval, program_->busy_span, 1);
+  node::check_token_loop(program_->texts, program_->bindings, program_->chip, shortest);
 }
 
 void Runner::make_chips() {

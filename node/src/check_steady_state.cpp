@@ -77,6 +77,7 @@ class ResourceMap {
     return links_ + 2 * static_cast<std::int32_t>(link) + (opcode == Opcode::kSend ? 0 : 1);
   }
   [[nodiscard]] std::int32_t queue(std::int32_t queue) const { return queues_ + queue; }
+  [[nodiscard]] bool is_queue(std::int32_t at) const { return at >= queues_; }
 
   [[nodiscard]] std::string describe(std::int32_t at) const {
     const auto number = [at](std::int32_t first) { return std::to_string(at - first); };
@@ -322,12 +323,24 @@ class SteadyState {
     auto& row = taken_[static_cast<std::size_t>(resource)];
     if (row.empty()) {
       row.assign(static_cast<std::size_t>(interval_), false);
+      count_queue(number, resource, cycle);
     }
     const std::size_t at = fold(cycle);
     if (row[at]) {
       fail(number, resource, cycle);
     }
     row[at] = true;
+  }
+
+  void count_queue(std::int32_t number, std::int32_t resource, std::int64_t cycle) {
+    queues_used_ += map_.is_queue(resource) ? 1 : 0;
+    if (queues_used_ > chip_.icu_queues) {
+      throw ScheduleViolation(
+          {.chip = chip_id_,
+           .cycle = cycle,
+           .instruction = number,
+           .reason = "takes one more instruction queue than the chip's " + std::to_string(chip_.icu_queues)});
+    }
   }
 
   [[noreturn]] void fail(std::int32_t number, std::int32_t resource, std::int64_t cycle) const {
@@ -357,6 +370,7 @@ class SteadyState {
   std::vector<std::vector<bool>> taken_;
   std::vector<std::int64_t> fetched_;
   std::vector<std::vector<Shift>> shifts_;
+  std::int64_t queues_used_ = 0;
 };
 
 }  // namespace

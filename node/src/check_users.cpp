@@ -169,6 +169,49 @@ class UserChecker {
   bool has_learnt_ = false;
 };
 
+/// Where a chip embeds, appends or reads for some user of the micro-batch, or writes its token, it does so for each.
+void check_every_user_is_served(const ChipProgram& text, std::int32_t chip, std::int32_t micro_batch) {
+  struct Use {
+    std::set<std::int64_t> users;
+    std::int32_t first = -1;  ///< instruction
+  };
+  std::map<std::string, Use> uses;
+  const auto note = [&](const char* what, std::int64_t user, std::size_t instruction) {
+    Use& use = uses[what];
+    use.users.insert(user);
+    use.first = use.first < 0 ? static_cast<std::int32_t>(instruction) : use.first;
+  };
+  for (std::size_t i = 0; i < text.instructions.size(); ++i) {
+    const Instruction& in = text.instructions[i];
+    const BaseRegister& base = text.registers[in.base_register];
+    if (info(in.opcode).unit != Unit::kMem) {
+      continue;
+    }
+    if (base.kind == RegisterKind::kToken) {
+      note("embeds", base.user_in_batch, i);
+    } else if (base.kind == RegisterKind::kAppend) {
+      note("appends", base.user_in_batch, i);
+    } else if (base.kind == RegisterKind::kUser) {
+      note("uses a cache", base.user_in_batch, i);
+    } else if (in.opcode == Opcode::kWrite && text.tensors[in.operands[0].tensor].name == kTokenTensor) {
+      for_each_instance(in, [&](const LoopIndex& at) {
+        note("writes a token", affine(in.operands[0].row, in.operands[0].row_stride, at), i);
+      });
+    }
+  }
+  for (const auto& [what, use] : uses) {
+    for (std::int64_t user = 0; user < micro_batch; ++user) {
+      if (!use.users.contains(user)) {
+        throw ScheduleViolation({.chip = chip,
+                                 .cycle = text.instructions[static_cast<std::size_t>(use.first)].start,
+                                 .instruction = use.first,
+                                 .reason = what + " for some users of the micro-batch, not for user " +
+                                           std::to_string(user) + " of " + std::to_string(micro_batch)});
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void check_users(std::span<const ChipProgram> texts, std::span<const ChipBinding> chips, const IterationPlan& plan) {
@@ -184,6 +227,9 @@ void check_users(std::span<const ChipProgram> texts, std::span<const ChipBinding
   }
   std::stable_sort(
       order.begin(), order.end(), [](const ChipBinding* a, const ChipBinding* b) { return a->stage < b->stage; });
+  for (const ChipBinding* chip : order) {
+    check_every_user_is_served(texts[static_cast<std::size_t>(chip->text)], chip->chip, plan.micro_batch);
+  }
   RowUsers rows;
   for (bool has_learnt = true; has_learnt;) {
     has_learnt = false;

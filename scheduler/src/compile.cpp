@@ -309,6 +309,14 @@ void check_request(const CompileRequest& request) {
              "pp: found " + std::to_string(*request.pipeline_parallel) + "; expected 1 to " +
                  std::to_string(3 * request.model.layers) + " (three cuts a layer)");
   }
+  // Any unit of the chip may be given work, and each takes its instructions from queues of its own (node/README.md,
+  // "ICU").
+  const node::ChipSpec& chip = request.chip;
+  const std::int32_t queues = 2 * chip.slices_per_hemisphere + 2 * 3 * chip.mxm_planes_per_hemisphere + chip.vxm_alus +
+                              2 * 3 + 2 * chip.links();
+  complain(chip.icu_queues < queues,
+           "chip.icu_queues: found " + std::to_string(chip.icu_queues) + "; expected at least " +
+               std::to_string(queues) + ", those of its units");
   if (!faults.empty()) {
     throw node::InputError(list_of(faults));
   }

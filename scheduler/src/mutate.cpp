@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -273,7 +274,96 @@ std::optional<Mutant> plant_ring(const ClusterProgram& program, Views& views, Dr
   return std::nullopt;
 }
 
+/// Where a chip reads by a user's token: the first read of an iteration, and the last write of the token in it.
+struct TokenLoop {
+  std::int64_t read = 0;
+  std::int64_t write = 0;
+  std::int32_t reader = -1;
+  std::int32_t writer = -1;
+};
+
+/// One loop for each read of a text by a token that the text writes.
+[[nodiscard]] std::vector<TokenLoop> token_loops(const TextView& view) {
+  const node::ChipProgram& text = view.text();
+  std::map<std::int64_t, std::pair<std::int64_t, std::int32_t>> writes;  // last one of each user
+  std::vector<TokenLoop> loops;
+  for (std::int32_t number = 0; number < view.size(); ++number) {
+    const Instruction& in = view.at(number);
+    const node::StreamOperand& operand = in.operands[0];
+    if (in.opcode == Opcode::kWrite && text.tensors[operand.tensor].name == node::kTokenTensor) {
+      for_each_instance(in, view.chip(), [&](const Instance& instance) {
+        std::int64_t user = operand.row;
+        for (std::size_t l = 0; l < 3; ++l) {
+          user += std::int64_t{instance.i[l]} * operand.row_stride[l];
+        }
+        auto& last = writes[user];
+        last = std::max(last, {instance.cycle, number});
+      });
+    }
+  }
+  for (std::int32_t number = 0; number < view.size(); ++number) {
+    const Instruction& in = view.at(number);
+    const node::BaseRegister& base = text.registers[in.base_register];
+    const auto write = writes.find(base.user_in_batch);
+    if (in.opcode != Opcode::kRead || base.kind != node::RegisterKind::kToken || write == writes.end()) {
+      continue;
+    }
+    std::int64_t first = std::numeric_limits<std::int64_t>::max();
+    const std::int32_t step = in.operands[0].direction == node::Direction::kOutward ? 1 : -1;
+    for_each_instance(in, view.chip(), [&](const Instance& instance) {
+      for (const node::Displacement& piece : base.table) {
+        const std::int32_t moved =
+            view.chip().slice_position(instance.unit + piece.slice) - view.chip().slice_position(instance.unit);
+        first = std::min(first, instance.cycle + step * moved);
+      }
+    });
+    loops.push_back({.read = first, .write = write->second.first, .reader = number, .writer = write->second.second});
+  }
+  return loops;
+}
+
+/// A token latency with which a user's next iteration reads by the token before its row is settled. Nothing is at work
+/// later than the last token's write, so all else still keeps to the shorter latency.
+std::optional<Mutant> plant_token_early(const ClusterProgram& program, Views& views, Draw& draw) {
+  const std::int64_t settle = program.chip.instruction_propagation.count() + 1;
+  std::int64_t least = program.plan.initiation_interval;  // shortest latency that counts and covers every token's write
+  std::int64_t enough = 0;                                // latency that lets every read be in time
+  for (const node::ChipBinding& binding : program.bindings) {
+    for (const TokenLoop& loop : binding.text < 0 ? std::vector<TokenLoop>{} : token_loops(views.of(binding.text))) {
+      least = std::max(least, binding.offset + loop.write + 1);
+      enough = std::max(enough, loop.write + settle - loop.read);
+    }
+  }
+  if (least >= enough) {
+    return std::nullopt;
+  }
+  const std::int64_t latency = least + static_cast<std::int64_t>(draw.below(static_cast<std::size_t>(enough - least)));
+  Mutant mutant{.program = program, .planted = {}};
+  mutant.program.token_latency = latency;
+  mutant.program.busy_span = std::min(program.busy_span, latency);
+  std::vector<FaultSite> sites;
+  for (const node::ChipBinding& binding : program.bindings) {
+    if (binding.text < 0) {
+      continue;
+    }
+    std::int32_t& makespan = mutant.program.texts[static_cast<std::size_t>(binding.text)].makespan;
+    makespan = static_cast<std::int32_t>(std::min<std::int64_t>(makespan, latency - binding.offset));
+    for (const TokenLoop& loop : token_loops(views.of(binding.text))) {
+      if (latency + loop.read < loop.write + settle) {
+        sites.push_back({.chip = binding.chip, .cycle = loop.read, .instruction = loop.reader});
+      }
+    }
+  }
+  mutant.planted.site = sites.front();
+  mutant.planted.witnesses.assign(sites.begin() + 1, sites.end());
+  mutant.planted.description = "token latency " + std::to_string(latency) + " instead of " +
+                               std::to_string(program.token_latency) + ": chip " + std::to_string(sites.front().chip) +
+                               " reads by a token that is not settled";
+  return mutant;
+}
+
 constexpr MutationKind kInterval{"interval-too-small", "iterations start so close that they meet on a unit"};
+constexpr MutationKind kTokenEarly{"token-early", "the next iteration reads by a token before its row is settled"};
 constexpr MutationKind kRing{"circular-wait", "two chips each wait for the other's message before they send"};
 
 /// All kinds; what edits one text, then what does not.
@@ -293,6 +383,8 @@ std::optional<Mutant> plant(const ClusterProgram& program, Views& views, std::st
   std::optional<Mutant> mutant;
   if (kind == kInterval.name) {
     mutant = plant_interval(program, views, draw);
+  } else if (kind == kTokenEarly.name) {
+    mutant = plant_token_early(program, views, draw);
   } else if (kind == kRing.name) {
     mutant = plant_ring(program, views, draw);
   } else {
@@ -314,6 +406,7 @@ std::span<const MutationKind> mutation_table() {
       all.push_back(one.kind);
     }
     all.push_back(kInterval);
+    all.push_back(kTokenEarly);
     all.push_back(kRing);
     return all;
   }();

@@ -10,6 +10,7 @@
 #include "verify_mxm.hpp"
 #include "verify_shape.hpp"
 #include "verify_streams.hpp"
+#include "verify_token.hpp"
 #include "verify_units.hpp"
 #include "verify_users.hpp"
 
@@ -37,6 +38,7 @@ std::unique_ptr<TextProof> prove_text(const ClusterProgram& program,
   proof::prove_claims(facts, map, table, findings);
   proof::prove_sxm_width(facts, findings);
   proof::prove_fetch(facts, findings);
+  proof::prove_queues(facts, findings);
   proof::prove_text_size(facts, findings);
   proof::prove_rows(facts, findings);
   proof::prove_sources(facts, findings);
@@ -97,6 +99,7 @@ std::vector<node::Violation> verify(const ClusterProgram& program, std::size_t m
     }
   }
   proof::prove_transfers(program, texts, findings);
+  proof::prove_token_loop(program, texts, findings);
   proof::prove_users(program, texts, findings);
   prove_clockwork(program, ends, findings);
   return findings.sorted(most);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "verify_burst.hpp"
 #include "verify_rows.hpp"
@@ -249,6 +250,37 @@ void prove_text_size(const TextFacts& facts, Findings& findings) {
                  "program text of " + std::to_string(bytes) +
                      " bytes; its allocation (static tensor 'program_text') holds " +
                      std::to_string(vectors * facts.chip.vector_bytes));
+  }
+}
+
+void prove_queues(const TextFacts& facts, Findings& findings) {
+  std::set<std::tuple<Unit, std::int32_t, std::int32_t, std::int32_t>> queues;  // unit, hemisphere, its number, kind
+  for (std::size_t i = 0; i < facts.text.instructions.size(); ++i) {
+    const Instruction& in = facts.text.instructions[i];
+    const Unit unit = node::info(in.opcode).unit;
+    const bool is_on_a_side = unit == Unit::kMem || unit == Unit::kMxm || unit == Unit::kSxm;
+    const std::int32_t side = is_on_a_side ? static_cast<std::int32_t>(in.hemisphere) : 0;
+    const std::int32_t kind = unit == Unit::kMxm || unit == Unit::kC2c ? static_cast<std::int32_t>(in.opcode)
+                              : unit != Unit::kSxm                     ? 0
+                              : in.opcode == Opcode::kTranspose        ? 1
+                              : in.opcode == Opcode::kRotate || in.opcode == Opcode::kReduceStep ? 2
+                                                                                                 : 3;
+    for_each_run(make_burst(in, nullptr), [&](const Run& run) {
+      if (unit != Unit::kMem) {
+        queues.emplace(unit, side, unit == Unit::kSxm ? 0 : run.index, kind);
+        return;
+      }
+      for (const PlaceShift& shift : facts.base(in).places) {
+        queues.emplace(unit, side, run.index + shift.slice, kind);
+      }
+    });
+    if (static_cast<std::int64_t>(queues.size()) > facts.chip.icu_queues) {
+      findings.add(in.start,
+                   static_cast<std::int32_t>(i),
+                   "with it the text uses " + std::to_string(queues.size()) + " instruction queues; the chip has " +
+                       std::to_string(facts.chip.icu_queues));
+      return;
+    }
   }
 }
 

@@ -22,4 +22,7 @@ void prove_sxm_width(const TextFacts& facts, Findings& findings);
 void prove_fetch(const TextFacts& facts, Findings& findings);
 void prove_text_size(const TextFacts& facts, Findings& findings);
 
+/// The instruction queues from which a text's bursts start are no more than the chip has.
+void prove_queues(const TextFacts& facts, Findings& findings);
+
 }  // namespace lpu::scheduler::proof

@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <set>
+#include <string_view>
 #include <tuple>
 
 namespace lpu::scheduler::proof {
@@ -260,6 +261,66 @@ class Follower {
   std::set<std::int32_t> reported_;
 };
 
+/// What a chip does once for each user of a micro-batch: bursts of one of these kinds, by user.
+enum class Service : std::uint8_t { kEmbeds, kAppends, kReadsCache, kBringsToken };
+
+[[nodiscard]] std::string_view words_of(Service service) {
+  switch (service) {
+    case Service::kEmbeds:
+      return "reads by the token";
+    case Service::kAppends:
+      return "appends to a cache";
+    case Service::kReadsCache:
+      return "reads from a cache";
+    case Service::kBringsToken:
+      return "writes the new token";
+  }
+  return {};
+}
+
+/// A chip that serves one user of the micro-batch in some way serves every user so.
+void prove_services(const ChipProgram& text, std::int32_t chip, std::int32_t micro_batch, Findings& findings) {
+  std::map<Service, std::map<std::int64_t, std::int32_t>> served;  // user to first instruction
+  for (std::size_t i = 0; i < text.instructions.size(); ++i) {
+    const Instruction& in = text.instructions[i];
+    if (in.opcode != Opcode::kRead && in.opcode != Opcode::kWrite) {
+      continue;
+    }
+    const auto number = static_cast<std::int32_t>(i);
+    const node::BaseRegister& base = text.registers[in.base_register];
+    if (names_user(base.kind)) {
+      const Service service = base.kind == RegisterKind::kToken    ? Service::kEmbeds
+                              : base.kind == RegisterKind::kAppend ? Service::kAppends
+                                                                   : Service::kReadsCache;
+      served[service].try_emplace(base.user_in_batch, number);
+    } else if (in.opcode == Opcode::kWrite && text.tensors[in.operands[0].tensor].name == node::kTokenTensor) {
+      const StreamOperand& moved = in.operands[0];
+      for (std::int32_t a = 0; a < in.count[0]; ++a) {
+        for (std::int32_t b = 0; b < in.count[1]; ++b) {
+          for (std::int32_t c = 0; c < in.count[2]; ++c) {
+            served[Service::kBringsToken].try_emplace(
+                moved.row + a * moved.row_stride[0] + b * moved.row_stride[1] + c * moved.row_stride[2], number);
+          }
+        }
+      }
+    }
+  }
+  for (const auto& [service, users] : served) {
+    for (std::int64_t user = 0; user < micro_batch; ++user) {
+      if (!users.contains(user)) {
+        const std::int32_t number = users.begin()->second;
+        findings.add_at(chip,
+                        text.instructions[static_cast<std::size_t>(number)].start,
+                        number,
+                        std::string(words_of(service)) + " of user " + std::to_string(users.begin()->first) +
+                            " of the micro-batch; nothing does so for user " + std::to_string(user) + " of " +
+                            std::to_string(micro_batch));
+        break;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void prove_users(const ClusterProgram& program, const std::vector<const TextProof*>& texts, Findings& findings) {
@@ -285,6 +346,7 @@ void prove_users(const ClusterProgram& program, const std::vector<const TextProo
     }
     if (events[text].empty()) {
       events[text] = list_events(program.texts[text]);
+      prove_services(program.texts[text], chip->chip, program.plan.micro_batch, findings);
     }
     Follower(program.texts[text], *chip, crossed, findings).run(events[text]);
   }

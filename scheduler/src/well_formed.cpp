@@ -330,11 +330,11 @@ std::optional<FormFault> check_register(const ClusterProgram& program, std::int3
       break;
     case node::RegisterKind::kExpert:
       check.range("expert_slot", base.expert_slot, 0, plan.expert_slots - 1);
-      check.range("experts", base.experts, 1, kMostExperts);
+      check.range("experts", base.experts, plan.experts, plan.experts);
       break;
     case node::RegisterKind::kToken:
       check.range("user_in_batch", base.user_in_batch, 0, plan.micro_batch - 1);
-      check.range("experts", base.experts, 1, kMostTokens);
+      check.range("experts", base.experts, plan.vocabulary, plan.vocabulary);
       check_table(check, base, 1);
       break;
   }
@@ -381,6 +381,87 @@ std::optional<FormFault> check_text(const ClusterProgram& program, std::int32_t 
   return fault;
 }
 
+/// Each stage is one group of tensor_parallel chips, at positions 0, 1, ... Chips behind the last stage only forward;
+/// one that belongs to a stage and has no text is another rank's.
+std::optional<FormFault> check_groups(const ClusterProgram& program) {
+  const auto stages = static_cast<std::size_t>(program.pipeline_parallel);
+  const auto size = static_cast<std::size_t>(program.tensor_parallel);
+  std::vector<std::vector<std::size_t>> groups(stages);
+  for (std::size_t at = 0; at < program.bindings.size(); ++at) {
+    const node::ChipBinding& binding = program.bindings[at];
+    Checker check(Record::kBinding, -1, static_cast<std::int64_t>(at));
+    check.range("stage", binding.stage, binding.text < 0 ? -1 : 0, program.pipeline_parallel);
+    if (check.has_failed()) {
+      return check.result();
+    }
+    if (binding.stage >= 0 && binding.stage < program.pipeline_parallel) {
+      groups[static_cast<std::size_t>(binding.stage)].push_back(at);
+    }
+  }
+  for (std::size_t stage = 0; stage < stages; ++stage) {
+    const std::string chips = std::to_string(groups[stage].size()) + " chips of stage " + std::to_string(stage);
+    Checker header(Record::kProgram, -1, -1);
+    header
+        .is("pipeline_parallel",
+            !groups[stage].empty(),
+            std::to_string(stages),
+            std::to_string(stage) + ": no chip has stage " + std::to_string(stage))
+        .is("tensor_parallel", groups[stage].size() == size, std::to_string(size), "the " + chips);
+    if (header.has_failed()) {
+      return header.result();
+    }
+    std::vector<bool> is_taken(size, false);
+    for (const std::size_t at : groups[stage]) {
+      const node::ChipBinding& binding = program.bindings[at];
+      Checker check(Record::kBinding, -1, static_cast<std::int64_t>(at));
+      check.range("group_position", binding.group_position, 0, program.tensor_parallel - 1);
+      if (!check.has_failed()) {
+        const auto position = static_cast<std::size_t>(binding.group_position);
+        check.is("group_position",
+                 !is_taken[position],
+                 std::to_string(position) + ", which another chip of stage " + std::to_string(stage) + " has",
+                 "each position once");
+        is_taken[position] = true;
+      }
+      if (check.has_failed()) {
+        return check.result();
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+/// Experts of the clockwork against those that base registers choose among; a part of a program may hold none of these.
+std::optional<FormFault> check_experts(const ClusterProgram& program) {
+  const node::IterationPlan& plan = program.plan;
+  std::int32_t slots = 0;
+  for (const node::ChipProgram& text : program.texts) {
+    for (const node::BaseRegister& base : text.registers) {
+      slots = base.kind == node::RegisterKind::kExpert ? std::max(slots, base.expert_slot + 1) : slots;
+    }
+  }
+  const bool is_whole = std::none_of(program.bindings.begin(), program.bindings.end(), [&](const auto& binding) {
+    return binding.text < 0 && binding.stage >= 0 && binding.stage < program.pipeline_parallel;
+  });
+  const std::int64_t chosen =
+      std::min<std::int64_t>(plan.experts, std::int64_t{plan.experts_per_token} * plan.micro_batch);
+  Checker check(Record::kProgram, -1, -1);
+  check
+      .is("clockwork.experts",
+          plan.experts == 0 || slots > 0 || !is_whole,
+          std::to_string(plan.experts),
+          "0: no base register chooses an expert")
+      .is("clockwork.expert_slots",
+          slots == 0 || slots == plan.expert_slots,
+          std::to_string(plan.expert_slots),
+          std::to_string(slots) + ", those of the base registers")
+      .is("clockwork.experts_per_token",
+          plan.expert_slots == plan.experts || plan.expert_slots == chosen,
+          std::to_string(plan.experts_per_token) + " for " + std::to_string(plan.expert_slots) + " slots",
+          "as many as fill the slots, those of all experts or of micro_batch tokens");
+  return check.result();
+}
+
 [[nodiscard]] std::string record_name(Record record) {
   switch (record) {
     case Record::kProgram:
@@ -425,12 +506,15 @@ std::optional<FormFault> find_form_fault(const ClusterProgram& program) {
       return fault;
     }
   }
+  if (auto fault = check_groups(program)) {
+    return fault;
+  }
   for (std::size_t t = 0; t < program.texts.size(); ++t) {
     if (auto fault = check_text(program, static_cast<std::int32_t>(t))) {
       return fault;
     }
   }
-  return std::nullopt;
+  return check_experts(program);
 }
 
 void check_well_formed(const ClusterProgram& program) {

@@ -25,8 +25,8 @@ TEST(ChecksProperty, EveryMutationStopsTheRunWhereItWasPlanted) {
   const scheduler::ClusterProgram program =
       test::RichProgram({.stages = 2, .group = 4, .phases = 2, .vectors = 3}).program();
   ASSERT_FALSE(test::run_checked(program, program.user_slots, 2).has_value());
-  for (const scheduler::MutationKind& kind : scheduler::mutation_table()) {
-    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+  for (const scheduler::MutationOffer& kind : scheduler::list_mutations(program)) {
+    for (std::uint64_t seed = 0; kind.applies && seed < 20; ++seed) {
       const scheduler::Mutant mutant = scheduler::mutate(program, kind.name, seed);
       const auto violation = test::run_checked(mutant.program, 1, 8);
       ASSERT_TRUE(violation.has_value()) << kind.name << ", seed " << seed << ": " << mutant.planted.description;

@@ -744,13 +744,15 @@ TEST_F(Verify, ExpertsThatOverlapOtherRows) {
 /// Token v's row in hemisphere v mod 2; a select takes the one that is there.
 struct TokenFragment {
   static constexpr std::uint16_t kTable = 6, kRow = 7;
-  Instruction read_west, read_east, select;
+  Instruction read_west, read_east, select, write;
 
   explicit TokenFragment(ClusterProgram& program) {
     program.plan.vocabulary = 6;
     node::ChipProgram& text = program.texts[0];
     text.tensors.push_back({.name = "table", .scope = TensorScope::kStatic, .rows = 6, .sources = {}});
-    text.tensors.push_back({.name = "row", .rows = 1, .sources = {kTable}});
+    text.tensors.push_back({.name = "token", .rows = 1, .sources = {kTable}});
+    text.allocations.push_back(cells(kEmbedding, 21, 310, 0));
+    text.allocations.back().tensor = kRow;
     for (int hemisphere = 0; hemisphere < 2; ++hemisphere) {
       BaseRegister token;
       token.kind = RegisterKind::kToken;
@@ -778,20 +780,27 @@ struct TokenFragment {
                          0,
                          {operand(kIn, kInward, 1, 1, kTable, 0),
                           operand(kIn, kInward, 1, 1, kTable, 0),
-                          operand(kOut, kOutward, 20, 1, kRow, 0, 0)});
+                          operand(kOut, kOutward, 20, 1, kRow, 0, 6)});
     select.operands[1].hemisphere = Hemisphere::kEast;
     select.base_register = 1;
     select.operands[0].is_registered = select.operands[1].is_registered = 1;
+    write = instruction(Opcode::kWrite, 217, 21, 310, {operand(kIn, kOutward, 20, 1, kRow, 0)});
   }
   void add_to(ClusterProgram& program) const {
     auto& all = program.texts[0].instructions;
-    all.insert(all.end(), {read_west, read_east, select});
+    all.insert(all.end(), {read_west, read_east, select, write});
   }
 };
 
 TEST_F(Verify, ATokensRowLiesInOneOfTwoHemispheres) {
   TokenFragment(program).add_to(program);
   expect_legal();
+}
+
+TEST_F(Verify, ATokenThatNobodyWritesIsNotReadBy) {
+  TokenFragment fragment(program);
+  text().instructions.insert(text().instructions.end(), {fragment.read_west, fragment.read_east, fragment.select});
+  expect_breach(0, 199, fragment.read_west, "reads by the token of user 0 of the micro-batch, which this chip never");
 }
 
 TEST_F(Verify, ATokensRowThatMayBeAbsentIsSelected) {

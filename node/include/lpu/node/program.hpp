@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lpu/node/instruction.hpp"
@@ -33,6 +34,10 @@ struct Tensor {
   std::int32_t rows_per_slot = 0;      ///< kGathered only
   std::vector<std::uint16_t> sources;  ///< tensors that it is computed from; empty: weights, cache, received
 };
+
+/// Row u of the tensor of this name: the new token of user u of the micro-batch. Where a chip reads by kToken
+/// registers, its next iteration takes them from the rows that this one writes.
+inline constexpr std::string_view kTokenTensor = "token";
 
 /// Where rows of a tensor lie: row + Σ i_l row_stride_l at (slice + Σ i_l slice_stride_l, address + Σ i_l
 /// address_stride_l), for all indices i_l < count_l. With a base register, displaced by it. Static and cache tensors
