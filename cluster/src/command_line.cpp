@@ -67,7 +67,7 @@ constexpr VerbRow kVerbs[] = {
      "  lpu_cluster run --program llama.lpuprog --trace t.json --trace-chips 0-15\n"
      "  lpu_cluster run --program llama.lpuprog --set link.flight=218cycles\n"
      "  lpu_cluster run --program llama.lpuprog --tokens 100k --save-state state\n"
-     "  (kill -USR1 ends it with exit code 75; then add: --resume state)\n"},
+     "  lpu_cluster run --program llama.lpuprog --tokens 100k --resume state\n"},
     {Verb::kMutate,
      "mutate",
      "FILE",

@@ -60,7 +60,8 @@ struct RunResult {
   std::int64_t tokens = 0;
   std::int32_t groups = 0;      ///< micro-batches in flight
   std::int64_t iterations = 0;  ///< finished at stage 0; tokens * groups unless a signal ended the run
-  int ended_by_signal = 0;  ///< 0: no signal ended the run; else its figures are those of a part, its fingerprint of none
+  int ended_by_signal =
+      0;  ///< 0: no signal ended the run; else its figures are those of a part, its fingerprint of none
   std::int64_t resumed_at_token = -1;      ///< a saved state was gone on from; -1: none
   std::int64_t stopped_before_token = -1;  ///< its state was saved there, and the run is not complete; -1: no
   std::int32_t chips = 0;                  ///< that executed something
