@@ -75,6 +75,11 @@ if [ "$code" -eq 75 ] || { [ "$state" = "-" ] && [ -n "$has_asked" ] && [ "$code
   fi
   echo "preemptible.sh: stopped on request; found no way to requeue; expected sbatch --requeue. Submit it again to go on" >&2
 fi
+# srun that could not start a task was seen to return 0. Without a result nothing is done, and the state stays.
+if [ "$code" -eq 0 ] && [ -n "$results" ] && ! [ -s "$results/stdout" ]; then
+  echo "preemptible.sh: found exit code 0 and no result: $(tail -n 1 "$results/stderr")" >&2
+  code=4
+fi
 if [ -n "$results" ]; then
   echo "$code" > "$results/exit_code.tmp" && mv "$results/exit_code.tmp" "$results/exit_code"
 fi
