@@ -250,8 +250,10 @@ def pick(result, column):
 def gather(experiment, points, folder):
     """sweep.csv and sweep.sqlite: a row a point, in the order of the grid."""
     axes = list(dict.fromkeys(axis for point in points for axis in point.axes))
-    columns = [column for column in experiment.get("columns", DEFAULT_COLUMNS) if column not in axes]
-    header = ["number", *axes, "status", *columns, "error", "digest"]
+    columns = experiment.get("columns") or [column for column in DEFAULT_COLUMNS if column not in axes]
+    # What was asked for and what the program made of it ("saturating", and how many users that were) are two columns.
+    shown = [f"{column} (result)" if column in axes else column for column in columns]
+    header = ["number", *axes, "status", *shown, "error", "digest"]
     rows = []
     for point in points:
         result = point.result()
