@@ -57,7 +57,7 @@ else
 fi
 
 if command -v shellcheck > /dev/null; then
-  shellcheck scripts/*.sh .ci/run || findings=1
+  shellcheck scripts/*.sh scripts/slurm/*.sh scripts/slurm/*.sbatch .ci/run || findings=1
 else
   echo "lint.sh: no shellcheck here: scripts not checked"
 fi

@@ -65,7 +65,9 @@ constexpr VerbRow kVerbs[] = {
      "  lpu_cluster run --program llama.lpuprog --tokens 32 --json\n"
      "  mpirun -np 64 lpu_cluster run --model llama-2-70b --chips 576 --users 32\n"
      "  lpu_cluster run --program llama.lpuprog --trace t.json --trace-chips 0-15\n"
-     "  lpu_cluster run --program llama.lpuprog --set link.flight=218cycles\n"},
+     "  lpu_cluster run --program llama.lpuprog --set link.flight=218cycles\n"
+     "  lpu_cluster run --program llama.lpuprog --tokens 100k --save-state state\n"
+     "  lpu_cluster run --program llama.lpuprog --tokens 100k --resume state\n"},
     {Verb::kMutate,
      "mutate",
      "FILE",
@@ -227,6 +229,20 @@ constexpr FlagRow kFlags[] = {
      kComparing},
     {"tokens", "N", "8", "", "1 to 1000000 tokens", "decode steps of each user", bit(Verb::kRun)},
     {"no-verify", "", "", "", "", "check every burst while it runs instead", bit(Verb::kRun) | kGenerating},
+    {"save-state",
+     "DIR",
+     "",
+     "none",
+     "a folder that all hosts see",
+     "SIGUSR1: save the run there, exit code 75",
+     bit(Verb::kRun)},
+    {"resume",
+     "DIR",
+     "",
+     "none",
+     "folder of --save-state, any ranks",
+     "go on from there; other flags as before",
+     bit(Verb::kRun)},
     {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun) | kGenerating},
     {"checkpoint", "NAME|DIR|FILE", "shakespeare-mixtral-5m", "", "name, folder, file", "the weights", kGenerating},
     {"prompt", "TEXT", "", "none", "for vocabularies of bytes", "what to go on from", kGenerating},

@@ -1,5 +1,7 @@
 #pragma once
 #include <chrono>
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "lpu/cluster/run_program.hpp"
@@ -32,6 +34,14 @@ class Execution {
   /// @throws node::ScheduleViolation  something that came and was never taken
   virtual void check_nothing_left() = 0;
   [[nodiscard]] virtual RunProgress progress() const = 0;  ///< of the chips of stage 0 that are here
+
+  /// The first token that no chip here has begun, and before which it can still be stopped; kNoToken: there is none.
+  [[nodiscard]] virtual std::int64_t next_token() const { return kNoToken; }
+  /// Nothing of this token is executed: all chips, of all ranks, are done before it.
+  /// @pre next_token() <= token < tokens of the run
+  virtual void stop_before(std::int64_t /*token*/) {}
+
+  static constexpr std::int64_t kNoToken = std::numeric_limits<std::int64_t>::max();
 };
 
 /// Where the time of the loop that runs chips went, but for the chips themselves.

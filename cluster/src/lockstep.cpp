@@ -65,7 +65,8 @@ class Lap {
 /// What a rank did: for all to know, and what rank 0 alone has.
 struct Part {
   RankOutcome outcome;
-  int signal = 0;  ///< that ended it; 0: none
+  int signal = 0;                    ///< that ended it; 0: none
+  std::int64_t stopped_before = -1;  ///< token; -1: it was not
   GenerateResult answers;
 };
 
@@ -82,11 +83,16 @@ void run_timing_plane(const Place& place, RunOptions options, Part& part) {
   const auto begin = Clock::now();
   TraceRecorder recorder(place.program, place.order.trace);
   observe(recorder, place.order.trace, options);
+  const std::vector<SavedChip> saved =
+      place.order.saved_chips.empty()
+          ? std::vector<SavedChip>()
+          : chips_from_bytes(place.order.saved_chips, "the saved state of rank " + std::to_string(place.group.rank()));
   Runner runner(place.program,
                 place.order.digest,
                 options,
                 {.rank = place.group.rank(), .rank_of = place.order.rank_of},
-                &place.group.exchange());
+                &place.group.exchange(),
+                saved);
   place.console.log().debug("{} texts made ready in {:.0f} ms",
                             place.program.texts.size(),
                             std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
@@ -95,6 +101,10 @@ void run_timing_plane(const Place& place, RunOptions options, Part& part) {
   ::malloc_trim(0);
   part.signal = execute(runner, options, &place.group);
   part.outcome.chips = runner.outcomes();
+  if (part.signal == 0 && runner.stopped_before()) {
+    part.stopped_before = *runner.stopped_before();
+    part.outcome.saved = save_part(*place.order.save, place.group.rank(), place.order.digest, runner.saved_chips());
+  }
   part.outcome.messages_in_process = runner.transport().messages();
   part.outcome.memory_bytes = memory_bytes();
   part.outcome.trace = recorder.take();
@@ -208,10 +218,56 @@ void add_ranks(RunResult& result, const std::vector<std::optional<RankOutcome>>&
   }
 }
 
+/// The saved chips that a rank runs, as bytes; empty: there is no saved state.
+std::string chips_of(const std::optional<SavedRun>& saved,
+                     const std::vector<std::int32_t>& rank_of,
+                     std::int32_t rank) {
+  if (!saved) {
+    return {};
+  }
+  std::vector<SavedChip> chips;
+  for (const SavedChip& chip : saved->chips) {
+    if (rank_of[static_cast<std::size_t>(chip.chip)] == rank) {
+      chips.push_back(chip);
+    }
+  }
+  return chips.empty() ? std::string() : to_bytes(chips);
+}
+
+/// What a run took until its state was saved counts, too.
+void add_saved(RunResult& result, const std::optional<SavedRun>& saved) {
+  if (saved) {
+    result.resumed_at_token = saved->token;
+    result.messages_in_process += saved->messages_in_process;
+    result.messages_between_ranks += saved->messages_between_ranks;
+    result.bytes_between_ranks += saved->bytes_between_ranks;
+  }
+}
+
+/// The state of a run that was stopped, from now on.
+void save(RunResult& result, const SaveOrder& order, std::int64_t token, const std::vector<SavedPart>& parts) {
+  save_manifest(order,
+                {.schedule_digest = result.schedule_digest,
+                 .users = result.users,
+                 .token = token,
+                 .messages_in_process = result.messages_in_process,
+                 .messages_between_ranks = result.messages_between_ranks,
+                 .bytes_between_ranks = result.bytes_between_ranks,
+                 .wall_s = result.wall_s,
+                 .chips = {}},
+                parts);
+  result.stopped_before_token = token;
+}
+
+double seconds_since(Clock::time_point begin, const std::optional<SavedRun>& saved) {
+  return std::chrono::duration<double>(Clock::now() - begin).count() + (saved ? saved->wall_s : 0.0);
+}
+
 }  // namespace
 
 int execute(Execution& execution, const RunOptions& options, RankGroup* group, LoopTimes* times) {
   Reporter reporter(options);
+  bool has_heard = false;  // that the state is to be saved
   std::chrono::nanoseconds* exchanging = times == nullptr ? nullptr : &times->exchanging;
   std::chrono::nanoseconds* waiting = times == nullptr ? nullptr : &times->waiting;
   try {
@@ -226,6 +282,11 @@ int execute(Execution& execution, const RunOptions& options, RankGroup* group, L
           group->poll(execution);
         } else if (stop_signal() != 0) {
           return stop_signal();
+        } else if (save_is_asked() && !has_heard) {
+          has_heard = true;
+          if (execution.next_token() != Execution::kNoToken) {
+            execution.stop_before(execution.next_token());
+          }
         }
       }
       if (group == nullptr) {
@@ -252,6 +313,36 @@ void report_progress(const GenerateOptions& options, RunOptions& run_options) {
   }
 }
 
+RankResult run_alone(const scheduler::ClusterProgram& program, const RunOptions& asked, const RankSettings& settings) {
+  const auto begin = Clock::now();
+  catch_stop_signals();
+  const StopWatch watch;
+  RunOptions options = asked;
+  plant_faults(faults_of_environment(), 0, options);
+  TraceRecorder recorder(program, settings.trace);
+  observe(recorder, settings.trace, options);
+  const std::uint64_t digest = scheduler::schedule_digest(program);
+  const std::vector<SavedChip> saved = settings.saved ? settings.saved->chips : std::vector<SavedChip>();
+  Runner runner(program, digest, options, {}, nullptr, saved);
+  const int signal = execute(runner, options, nullptr);
+  RankResult result;
+  result.run = measure(program, runner.plan(), options, digest, runner.outcomes());
+  result.run.ended_by_signal = signal;
+  result.run.messages_in_process = runner.transport().messages();
+  add_saved(result.run, settings.saved);
+  set_wall_time(result.run, seconds_since(begin, settings.saved));
+  if (signal == 0 && runner.stopped_before()) {
+    save(result.run,
+         *settings.save,
+         *runner.stopped_before(),
+         {save_part(*settings.save, 0, digest, runner.saved_chips())});
+  }
+  std::vector<Trace> traces;
+  traces.push_back(recorder.take());
+  result.trace = merge(std::move(traces));
+  return result;
+}
+
 RankResult run_on_ranks(scheduler::ClusterProgram& program,
                         const RunOptions& options,
                         const RankSettings& settings,
@@ -270,7 +361,9 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
                    .pairs = pair_loads(program, dealing, plan.groups),
                    .carrier = settings.carrier,
                    .trace = settings.trace,
-                   .numbers = settings.numbers};
+                   .numbers = settings.numbers,
+                   .save = settings.save,
+                   .saved_chips = {}};
   // A fault that cannot be planted is refused before the start.
   RunOptions own_options = options_of(order, 0);
   own_options.progress = options.progress;
@@ -283,8 +376,10 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   group.begin();
   for (std::int32_t rank = 1; rank < group.ranks(); ++rank) {
     order.program = scheduler::to_bytes(part_of(program, dealing, rank));
+    order.saved_chips = chips_of(settings.saved, dealing.rank_of, rank);
     group.send_start(rank, order);
   }
+  order.saved_chips = chips_of(settings.saved, dealing.rank_of, 0);
   const scheduler::ClusterProgram part = part_of(program, dealing, 0);
   program.texts = {};
   Part own = take_part({part, order, group, console}, own_options, generation ? &*generation : nullptr);
@@ -292,8 +387,12 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   std::vector<ChipOutcome> chips;
   std::vector<Trace> traces;
   NumericOutcome numbers;
+  std::vector<SavedPart> parts;
   for (auto& outcome : outcomes) {
     if (outcome) {
+      if (outcome->saved && outcome->saved->chips > 0) {
+        parts.push_back(*outcome->saved);
+      }
       chips.insert(chips.end(), outcome->chips.begin(), outcome->chips.end());
       traces.push_back(std::move(outcome->trace));
       add(numbers, outcome->numbers);
@@ -310,7 +409,11 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   result.run.ranks = group.ranks();
   result.run.ranks_idle = group.ranks() - dealing.ranks_used;
   result.run.hosts = group.exchange().hosts();
-  set_wall_time(result.run, std::chrono::duration<double>(Clock::now() - begin).count());
+  add_saved(result.run, settings.saved);
+  set_wall_time(result.run, seconds_since(begin, settings.saved));
+  if (own.stopped_before >= 0 && result.run.ended_by_signal == 0) {
+    save(result.run, *settings.save, own.stopped_before, parts);
+  }
   put(numbers, program.chip, result.numbers);
   result.numbers.ended_by_signal = result.run.ended_by_signal;
   result.numbers.memory_bytes = result.run.memory_bytes;

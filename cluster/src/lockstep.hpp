@@ -6,6 +6,7 @@
 #include "lpu/cluster/run_program.hpp"
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "rank_group.hpp"
+#include "saved_run.hpp"
 #include "trace.hpp"
 
 namespace lpu::cluster {
@@ -28,6 +29,8 @@ struct RankSettings {
   interconnect::Carrier carrier = interconnect::Carrier::kAuto;
   TraceSelection trace;
   std::optional<NumericOrder> numbers;  ///< the numeric plane, too
+  std::optional<SaveOrder> save{};      ///< where SIGUSR1 saves the state
+  std::optional<SavedRun> saved{};      ///< to go on from
 };
 
 struct RankResult {
@@ -35,6 +38,11 @@ struct RankResult {
   Trace trace;    ///< bursts that were selected
   GenerateResult numbers;
 };
+
+/// All chips in this process, timing plane.
+[[nodiscard]] RankResult run_alone(const scheduler::ClusterProgram& program,
+                                   const RunOptions& options,
+                                   const RankSettings& settings);
 
 /// Rank 0's side of an execution on several ranks: deals the chips, takes part, collects what all measured.
 /// @post the program has no texts any more: each rank has its own

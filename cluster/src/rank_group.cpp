@@ -93,6 +93,7 @@ void RankGroup::begin() {
   reports_.assign(count, std::nullopt);
   answers_.assign(count, std::nullopt);
   outcomes_.assign(count, std::nullopt);
+  next_tokens_.assign(count, std::nullopt);
   is_probing_ = false;
 }
 
@@ -105,6 +106,7 @@ void RankGroup::poll(Execution& execution) {
   execution.receive();
   handle_control();
   look_for_signals();
+  pause_if_asked(execution);
   const auto now = Clock::now();
   if (now - last_flush_ > kFlushEvery) {
     exchange_.flush();
@@ -119,12 +121,14 @@ bool RankGroup::rest(Execution& execution) {
     has_finished_ = true;
   }
   for (;;) {
+    pause_if_asked(execution);
     if (execution.receive()) {
       has_moved_ = true;
       is_resting_ = false;
       return false;
     }
     if (has_finished_ && exchange_.has_received_all()) {
+      next_token_ = execution.next_token();
       return true;
     }
     is_resting_ = true;
@@ -201,6 +205,22 @@ void RankGroup::handle(const interconnect::ControlMessage& message) {
     case ControlKind::kStop:
       stop(decode<std::int32_t>(message.bytes));
       return;
+    case ControlKind::kSave:
+      has_told_save_ = true;
+      return;
+    case ControlKind::kPause:
+      if (is_over_) {
+        exchange_.send_control(message.from, encode(ControlKind::kPaused, next_token_));
+      } else {
+        must_pause_ = true;
+      }
+      return;
+    case ControlKind::kPaused:
+      take_next_token(from, decode<std::int64_t>(message.bytes));
+      return;
+    case ControlKind::kGoOn:
+      go_on_to_ = decode<std::int64_t>(message.bytes);
+      return;
     case ControlKind::kLog:
       log_.add(message.from, decode<LogLine>(message.bytes));
       return;
@@ -248,6 +268,66 @@ void RankGroup::stop(int signal) {
     is_over_ = true;
     throw Stopped{signal};
   }
+}
+
+// ---- saving
+
+/// Rank 0 begins it, while it executes; the others tell it.
+void RankGroup::look_for_save() {
+  if (!can_save_ || (has_told_save_ && !is_first())) {
+    return;
+  }
+  has_told_save_ = has_told_save_ || save_is_asked();
+  if (!has_told_save_) {
+    return;
+  }
+  if (!is_first()) {
+    exchange_.send_control(0, encode(ControlKind::kSave));
+    return;
+  }
+  can_save_ = false;  // once
+  tell_all(encode(ControlKind::kPause));
+  must_pause_ = true;
+}
+
+/// Between two turns of chips: none gets one until all ranks have named their tokens.
+void RankGroup::pause_if_asked(Execution& execution) {
+  look_for_save();
+  if (!must_pause_) {
+    return;
+  }
+  must_pause_ = false;
+  has_moved_ = true;
+  is_resting_ = false;
+  if (is_first()) {
+    take_next_token(0, execution.next_token());
+  } else {
+    exchange_.send_control(0, encode(ControlKind::kPaused, execution.next_token()));
+  }
+  while (!go_on_to_) {
+    handle_control();
+    look_for_signals();
+    look_for_the_lost();
+    if (!go_on_to_) {
+      exchange_.wait(kLongest);
+    }
+  }
+  if (*go_on_to_ != Execution::kNoToken) {
+    execution.stop_before(*go_on_to_);
+  }
+}
+
+void RankGroup::take_next_token(std::size_t from, std::int64_t token) {
+  next_tokens_[from] = token;
+  std::int64_t last = 0;
+  for (const auto& next : next_tokens_) {
+    if (!next) {
+      return;
+    }
+    last = std::max(last, *next);
+  }
+  go_on_to_ = last;
+  tell_all(encode(ControlKind::kGoOn, last));
 }
 
 // ---- death

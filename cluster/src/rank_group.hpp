@@ -28,6 +28,8 @@ struct Stopped {
 ///   move again. A rank that is slow, or stopped, does not answer, and is not accused.
 /// - A rank that fails tells rank 0 and waits; rank 0 prints one line and ends the job. Only where rank 0 keeps silent
 ///   for 2 s the failed rank does it itself.
+/// - A state is saved where no chip has been yet: rank 0 makes all pause, each names the first token that it has not
+///   begun, and all go on to the last of these. Who has a chip that is done names none, and all go on to the end.
 /// - Who finds that another rank's process is gone waits 2 s for the line of whoever ended it on purpose.
 class RankGroup {
  public:
@@ -73,6 +75,8 @@ class RankGroup {
   /// before, rank 0 just lets the others go.
   void begin();
   [[nodiscard]] bool has_started() const { return has_started_; }
+  /// Ranks may be asked to save their state (--save-state).
+  void allow_saving() { can_save_ = true; }
   [[nodiscard]] int stopped_by() const { return stopping_; }  ///< a signal; 0: none
 
  private:
@@ -84,6 +88,9 @@ class RankGroup {
   void handle(const interconnect::ControlMessage& message);
   void look_for_signals();
   void stop(int signal);
+  void look_for_save();
+  void pause_if_asked(Execution& execution);
+  void take_next_token(std::size_t from, std::int64_t token);
   void look_for_the_lost();
   [[noreturn]] void lose(std::int32_t lost);
   [[noreturn]] void await_the_end(node::ExitCode code);
@@ -112,6 +119,11 @@ class RankGroup {
   Clock::time_point last_flush_{};
   Clock::time_point still_since_{};
   Clock::time_point last_look_ = Clock::now();
+  bool can_save_ = false;
+  bool has_told_save_ = false;
+  bool must_pause_ = false;
+  std::optional<std::int64_t> go_on_to_;  ///< token
+  std::int64_t next_token_ = 0;           ///< of an execution that has ended here; 0: there was none
   bool has_moved_ = true;
   std::int64_t reported_sent_ = -1;
   std::int64_t reported_received_ = -1;
@@ -124,6 +136,7 @@ class RankGroup {
   bool is_probing_ = false;
   std::vector<std::optional<RankOutcome>> outcomes_;
   std::vector<Failure> failures_;
+  std::vector<std::optional<std::int64_t>> next_tokens_;  ///< per rank, while all pause
 };
 
 }  // namespace lpu::cluster

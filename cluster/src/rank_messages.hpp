@@ -9,6 +9,7 @@
 #include "lpu/node/emulator.hpp"
 #include "numeric_runner.hpp"
 #include "runner.hpp"
+#include "saved_run.hpp"
 #include "trace.hpp"
 
 namespace lpu::cluster {
@@ -26,6 +27,10 @@ enum class ControlKind : std::uint8_t {
   kSignal,   ///< to rank 0: number of a signal that asks to end
   kStop,     ///< from rank 0: likewise, to all
   kLog,      ///< to rank 0: LogLine
+  kSave,     ///< to rank 0: a signal asks for the state
+  kPause,    ///< from rank 0: wait, and say which token can be the next
+  kPaused,   ///< to rank 0: that token
+  kGoOn,     ///< from rank 0: up to this token, or Execution::kNoToken to the end
 };
 
 /// The numeric plane behind the timing plane.
@@ -48,6 +53,8 @@ struct StartOrder {
   interconnect::Carrier carrier = interconnect::Carrier::kAuto;
   TraceSelection trace;
   std::optional<NumericOrder> numbers;
+  std::optional<SaveOrder> save;  ///< where a state goes
+  std::string saved_chips;        ///< to_bytes() of the rank's chips, to go on from; empty: they start
 };
 
 /// What a rank measured.
@@ -59,6 +66,7 @@ struct RankOutcome {
   std::int64_t memory_bytes = 0;  ///< proportional set size when it ended; 0: not known
   Trace trace;
   NumericOutcome numbers;
+  std::optional<SavedPart> saved;  ///< where it was stopped between two tokens
 };
 
 struct Failure {

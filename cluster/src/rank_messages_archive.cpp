@@ -8,6 +8,7 @@
 #include <cereal/types/vector.hpp>
 
 #include "lpu/node/error.hpp"
+#include "measures_archive.hpp"
 #include "rank_messages.hpp"
 
 // cereal finds these by the namespaces of their arguments.
@@ -26,17 +27,6 @@ void serialize(Archive& archive, ExchangeCounts& counts) {
 
 namespace lpu::node {
 
-template <typename Archive>
-void serialize(Archive& archive, UnitCycles& units) {
-  archive(units.installs, units.computes, units.drains, units.alus, units.sxm);
-  archive(units.reads, units.writes, units.sends, units.receives);
-}
-template <typename Archive>
-void serialize(Archive& archive, ChipMeasures& measures) {
-  archive(measures.iterations, measures.arrivals_checked, measures.transfers, measures.vectors, measures.bursts);
-  archive(measures.end, measures.latency, measures.interval_min, measures.interval_max);
-  archive(measures.period_min, measures.period_max, measures.units, measures.link_busy);
-}
 template <typename Archive>
 void serialize(Archive& archive, Sampling& sampling) {
   archive(sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed);
@@ -76,9 +66,18 @@ void serialize(Archive& archive, NumericOutcome& outcome) {
   archive(outcome.folds, outcome.vectors, outcome.time);
 }
 template <typename Archive>
+void serialize(Archive& archive, SaveOrder& order) {
+  archive(order.folder, order.number);
+}
+template <typename Archive>
+void serialize(Archive& archive, SavedPart& part) {
+  archive(part.file, part.digest, part.chips);
+}
+template <typename Archive>
 void serialize(Archive& archive, StartOrder& order) {
   archive(order.program, order.digest, order.tokens, order.users, order.checks, order.faults);
   archive(order.rank_of, order.pairs, order.carrier, order.trace, order.numbers);
+  archive(order.save, order.saved_chips);
 }
 template <typename Archive>
 void serialize(Archive& archive, ChipOutcome& chip) {
@@ -87,7 +86,7 @@ void serialize(Archive& archive, ChipOutcome& chip) {
 template <typename Archive>
 void serialize(Archive& archive, RankOutcome& outcome) {
   archive(outcome.chips, outcome.messages_in_process, outcome.exchange);
-  archive(outcome.uses_shared_memory, outcome.memory_bytes, outcome.trace, outcome.numbers);
+  archive(outcome.uses_shared_memory, outcome.memory_bytes, outcome.trace, outcome.numbers, outcome.saved);
 }
 template <typename Archive>
 void serialize(Archive& archive, Failure& failure) {

@@ -15,6 +15,7 @@
 #include "lpu/node/error.hpp"
 #include "mpi_session.hpp"
 #include "rank_group.hpp"
+#include "stop_signal.hpp"
 #include "verbs.hpp"
 #include "version.hpp"
 
@@ -128,10 +129,16 @@ int complain_and_exit(const Failure& failure) {
 }
 
 int do_on_ranks(const CommandLine& line, const Launch& launch) {
+  if (line.has("save-state")) {
+    catch_save_signal();  // launchers hand it to all ranks, and early
+  }
   const MpiSession session;
   check_launch(launch, MpiSession::ranks());
   const Console console = make_console(line);
   RankGroup group(version() + " " + commit(), console);
+  if (line.has("save-state")) {
+    group.allow_saving();
+  }
   try {
     const ExitCode code = group.rank() == 0 ? do_verb(line, console, &group) : follow(group, console);
     if (group.rank() == 0) {

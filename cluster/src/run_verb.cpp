@@ -161,6 +161,10 @@ json::array per_chip(const RunResult& result) {
   return out;
 }
 
+bool is_complete(const RunResult& result) {
+  return result.ended_by_signal == 0 && result.stopped_before_token < 0;
+}
+
 json::object to_json(const CommandLine& line, const Job& job, const RunResult& result) {
   const scheduler::ClusterProgram& program = job.program;
   json::object out = result_object(line);
@@ -190,14 +194,20 @@ json::object to_json(const CommandLine& line, const Job& job, const RunResult& r
   out["initiation_interval_measured"] = result.is_interval_measured;
   out["clock_hz"] = program.chip.clock.count();
   out["schedule_digest"] = node::to_hex(result.schedule_digest);
-  out["partial"] = result.ended_by_signal != 0;
+  out["partial"] = !is_complete(result);
   if (result.ended_by_signal != 0) {
     out["ended_by_signal"] = result.ended_by_signal;
   }
+  if (result.stopped_before_token >= 0) {
+    out["state_saved"] = line.value("save-state");
+    out["stopped_before_token"] = result.stopped_before_token;
+  }
+  if (result.resumed_at_token >= 0) {
+    out["resumed_at_token"] = result.resumed_at_token;
+  }
   out["iterations"] = result.iterations;
   out["iterations_planned"] = result.tokens * result.groups;
-  out["fingerprint"] =
-      result.ended_by_signal == 0 ? json::value(node::to_hex(result.fingerprint)) : json::value(nullptr);
+  out["fingerprint"] = is_complete(result) ? json::value(node::to_hex(result.fingerprint)) : json::value(nullptr);
   out["makespan_cycles"] = result.makespan_cycles;
   out["arrivals_checked"] = result.arrivals_checked;
   out["transfers"] = result.transfers;
@@ -233,6 +243,14 @@ std::string to_text(const CommandLine& line, const Job& job, const RunResult& re
            node::with_thousands(result.iterations) + " of " + node::with_thousands(result.tokens * result.groups) +
            " iterations;\n  the figures are those of this part\n";
   }
+  if (result.stopped_before_token >= 0) {
+    out += "  STOPPED on request before token " + node::with_thousands(result.stopped_before_token) + " of " +
+           node::with_thousands(result.tokens) + "; its state is saved:\n  go on with --resume " +
+           line.value("save-state") + "; the figures are those of this part\n";
+  }
+  if (result.resumed_at_token >= 0) {
+    out += "  resumed at token " + node::with_thousands(result.resumed_at_token) + " from a saved state\n";
+  }
   if (!faults_of_environment().empty()) {
     out += "  faults planted for a test: " + faults_of_environment() + "\n";
   }
@@ -264,7 +282,7 @@ std::string to_text(const CommandLine& line, const Job& job, const RunResult& re
                  percent(result.occupancy.sxm) + ", MEM " + percent(result.occupancy.mem) + ", C2C " +
                  percent(result.occupancy.c2c)});
   table.add({"schedule digest", node::to_hex(result.schedule_digest)});
-  table.add({"fingerprint", result.ended_by_signal == 0 ? node::to_hex(result.fingerprint) : "n/a, not complete"});
+  table.add({"fingerprint", is_complete(result) ? node::to_hex(result.fingerprint) : "n/a, not complete"});
   table.add({"ranks", ranks_text(result)});
   table.add({"wall time",
              node::fixed(result.wall_s, 2) + " s, " + node::fixed(result.wall_us_per_chip_token, 1) +
@@ -289,21 +307,6 @@ std::string progress_text(const RunProgress& at, const RunOptions& options, std:
            node::fixed(left, 0) + " s left";
   }
   return out;
-}
-
-/// All chips in this process.
-RankResult run_alone(const Job& job, RunOptions options, const TraceSelection& selection) {
-  catch_stop_signals();
-  const StopWatch watch;
-  plant_faults(faults_of_environment(), 0, options);
-  TraceRecorder recorder(job.program, selection);
-  observe(recorder, selection, options);
-  RankResult result;
-  result.run = run_program(job.program, options);
-  std::vector<Trace> traces;
-  traces.push_back(recorder.take());
-  result.trace = merge(std::move(traces));
-  return result;
 }
 
 /// --trace and the flags that narrow it; refuses a path that cannot be written.
@@ -371,11 +374,39 @@ json::object run_inputs(const CommandLine& typed) {
   return inputs;
 }
 
+namespace {
+
+/// --save-state and --resume go together with a program that was proved: what is checked burst by burst is not saved.
+void refuse_unproved_states(const CommandLine& line) {
+  for (const std::string_view flag : {"save-state", "resume"}) {
+    if (line.has(flag) && line.has("no-verify")) {
+      throw InputError("--" + std::string(flag) +
+                       ": found beside --no-verify; expected one of them (what every burst is checked against is no "
+                       "part of a state)");
+    }
+  }
+}
+
+node::ExitCode exit_code(const RunResult& result) {
+  if (result.ended_by_signal != 0) {
+    return static_cast<node::ExitCode>(128 + result.ended_by_signal);
+  }
+  return result.stopped_before_token >= 0 ? node::ExitCode::kStateSaved : node::ExitCode::kDone;
+}
+
+}  // namespace
+
 node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console, RankGroup* group) {
   static_cast<void>(output_folder(typed));  // before the long part
   const CommandLine line = effective_line(typed);
   const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
   const TraceSelection selection = parse_trace(line);
+  refuse_unproved_states(line);
+  RankSettings settings{.carrier = carrier, .trace = selection, .numbers = {}, .save = {}, .saved = {}};
+  if (line.has("save-state")) {
+    settings.save = open_save_folder(line.value("save-state"));
+    catch_save_signal();
+  }
   RunOptions options;
   options.tokens = parse_integer("tokens", line.value("tokens"), 1, 1'000'000);
   Job job = line.has("program") ? load_job(line, console) : compile_job(line, console);
@@ -386,22 +417,22 @@ node::ExitCode run_in_lockstep(const CommandLine& typed, const Console& console,
   if (!faults_of_environment().empty()) {
     job.inputs["test_faults"] = faults_of_environment();
   }
+  if (line.has("resume")) {
+    settings.saved = load_saved_run(line.value("resume"), job.program, options);
+  }
   ProgressLine progress(console);
   options.progress = [&, begin = std::chrono::steady_clock::now()](const RunProgress& at) {
     progress.show(static_cast<double>(at.iterations) / static_cast<double>(at.iterations_total),
                   progress_text(at, options, std::chrono::steady_clock::now() - begin));
   };
-  const RankResult executed =
-      group != nullptr
-          ? run_on_ranks(job.program, options, {.carrier = carrier, .trace = selection, .numbers = {}}, *group, console)
-          : run_alone(job, options, selection);
+  const RankResult executed = group != nullptr ? run_on_ranks(job.program, options, settings, *group, console)
+                                               : run_alone(job.program, options, settings);
   const RunResult& result = executed.run;
   if (selection.is_wanted) {
     write_trace(line, console, executed.trace, job);
   }
   print_result(line, console, to_json(line, job, result), to_text(line, job, result));
-  return result.ended_by_signal == 0 ? node::ExitCode::kDone
-                                     : static_cast<node::ExitCode>(128 + result.ended_by_signal);
+  return exit_code(result);
 }
 
 }  // namespace lpu::cluster

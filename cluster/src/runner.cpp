@@ -15,7 +15,8 @@ Runner::Runner(const scheduler::ClusterProgram& program,
                std::uint64_t digest,
                const RunOptions& options,
                interconnect::ChipPlacement placement,
-               interconnect::RankExchange* exchange)
+               interconnect::RankExchange* exchange,
+               std::span<const SavedChip> saved)
     : program_(&program),
       options_(&options),
       plan_(scheduler::with_users(program, options.users)),
@@ -29,6 +30,7 @@ Runner::Runner(const scheduler::ClusterProgram& program,
     check_clockwork();
   }
   make_chips();
+  restore(saved);
 }
 
 void Runner::make_tables() {
@@ -154,6 +156,53 @@ void Runner::make_chips() {
   }
 }
 
+void Runner::restore(std::span<const SavedChip> saved) {
+  for (const SavedChip& chip : saved) {
+    const auto at = static_cast<std::size_t>(chip.chip);
+    LPU_CHECK(at < chips_.size() && chips_[at], "a saved chip that is not here");
+    chips_[at]->restore(chip.state);
+    for (const interconnect::StoredMessage& message : chip.messages) {
+      const bool is_known =
+          transport_.accept({.chip = chip.chip, .link = message.link}, message.header, message.values);
+      if (!is_known || message.header.length != static_cast<std::int32_t>(message.values.size())) {
+        throw node::InputError("saved state of chip " + std::to_string(chip.chip) + ": found a message on link " +
+                               std::to_string(message.link) + "; expected one that a link of the chip can hold");
+      }
+    }
+  }
+  transport_.clear_deliveries();  // all chips are ready anyway
+}
+
+std::int64_t Runner::next_token() const {
+  std::int64_t reached = 0;
+  for (const auto& chip : chips_) {
+    reached = chip ? std::max(reached, chip->reached()) : reached;
+  }
+  const std::int64_t token = reached == kNoToken ? kNoToken : reached / plan_.token_period + 1;
+  return options_->checks == Checks::kAll || token >= options_->tokens ? kNoToken : token;
+}
+
+void Runner::stop_before(std::int64_t token) {
+  stopped_before_ = token;
+  const std::int64_t cycle = plan_.start(token * plan_.groups);
+  for (const auto& chip : chips_) {
+    if (chip) {
+      chip->stop_at(cycle);
+    }
+  }
+}
+
+std::vector<SavedChip> Runner::saved_chips() const {
+  std::vector<SavedChip> out;
+  for (const auto& chip : chips_) {
+    if (chip) {
+      out.push_back(
+          {.chip = chip->chip_id(), .state = chip->snapshot(), .messages = transport_.stored(chip->chip_id())});
+    }
+  }
+  return out;
+}
+
 bool Runner::run_next() {
   if (ready_.empty()) {
     return false;
@@ -204,6 +253,9 @@ std::vector<node::Wait> Runner::waits() const {
 }
 
 void Runner::check_nothing_left() {
+  if (stopped_before_) {
+    return;  // what is left is part of the state
+  }
   for (const auto& chip : chips_) {
     if (chip) {
       chip->check_nothing_left();

@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include "lpu/node/checked_chip.hpp"
 #include "lpu/node/emulator.hpp"
 #include "lpu/scheduler/cluster_program.hpp"
+#include "saved_run.hpp"
 
 namespace lpu::cluster {
 
@@ -28,12 +31,15 @@ class Runner final : public Execution {
   /// @param program   chips of other ranks have no text here
   /// @param digest    of the whole cluster's program
   /// @param exchange  nullptr: all chips are here
-  /// All but the placement must outlive the runner.
+  /// @param saved     the chips of this rank as they were stopped; empty: they start
+  /// All but the placement and the saved chips must outlive the runner.
+  /// @throws node::InputError  a saved state that is impossible for the program
   Runner(const scheduler::ClusterProgram& program,
          std::uint64_t digest,
          const RunOptions& options,
          interconnect::ChipPlacement placement = {},
-         interconnect::RankExchange* exchange = nullptr);
+         interconnect::RankExchange* exchange = nullptr,
+         std::span<const SavedChip> saved = {});
 
   bool run_next() override;
   bool receive() override;
@@ -41,7 +47,12 @@ class Runner final : public Execution {
   [[nodiscard]] std::vector<node::Wait> waits() const override;
   void check_nothing_left() override;
   [[nodiscard]] RunProgress progress() const override;
+  [[nodiscard]] std::int64_t next_token() const override;
+  void stop_before(std::int64_t token) override;
 
+  [[nodiscard]] std::optional<std::int64_t> stopped_before() const { return stopped_before_; }  ///< token
+  /// The chips that are here, once all are stopped and all that was sent to them has come.
+  [[nodiscard]] std::vector<SavedChip> saved_chips() const;
   [[nodiscard]] std::vector<ChipOutcome> outcomes() const;
   [[nodiscard]] const node::IterationPlan& plan() const { return plan_; }
   [[nodiscard]] interconnect::InProcessTransport& transport() { return transport_; }
@@ -54,6 +65,7 @@ class Runner final : public Execution {
   void check_clockwork() const;
   [[nodiscard]] std::string wiring_fault(const node::ChipBinding& binding, std::int32_t link) const;
   void make_chips();
+  void restore(std::span<const SavedChip> saved);
   [[nodiscard]] std::int64_t iterations() const { return options_->tokens * plan_.groups; }
 
   const scheduler::ClusterProgram* program_;
@@ -69,6 +81,7 @@ class Runner final : public Execution {
   std::vector<node::ChipState> states_;
   std::deque<std::int32_t> ready_;
   std::size_t running_ = 0;  ///< chips that are not done
+  std::optional<std::int64_t> stopped_before_;
 };
 
 }  // namespace lpu::cluster

@@ -14,11 +14,13 @@ namespace {
 
 // A handler can reach nothing but globals.
 std::atomic<int> caught{0};
+std::atomic<bool> has_asked_to_save{false};
 std::atomic<int> watches{0};
 std::atomic<const std::int64_t*> host_pids{nullptr};
 std::atomic<std::size_t> host_ranks{0};
 std::atomic<std::int32_t> own_rank{0};
-static_assert(std::atomic<int>::is_always_lock_free && std::atomic<const std::int64_t*>::is_always_lock_free);
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free &&
+              std::atomic<const std::int64_t*>::is_always_lock_free);
 
 bool is_gone(std::int64_t pid) {
   return ::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH;
@@ -97,6 +99,17 @@ void name_the_lost(std::span<const std::int64_t> pids, std::int32_t rank) {
   own_rank.store(rank);
   host_pids.store(pids.data());
   host_ranks.store(pids.size());
+}
+
+void catch_save_signal() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { has_asked_to_save.store(true); };
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGUSR1, &action, nullptr);
+}
+
+bool save_is_asked() {
+  return has_asked_to_save.load(std::memory_order_relaxed);
 }
 
 int stop_signal() {

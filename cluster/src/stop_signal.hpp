@@ -15,6 +15,10 @@ void name_the_lost(std::span<const std::int64_t> pids, std::int32_t rank);
 /// The signal that came; 0: none.
 [[nodiscard]] int stop_signal();
 
+/// From here on SIGUSR1 asks for the run's state to be saved, instead of ending the program.
+void catch_save_signal();
+[[nodiscard]] bool save_is_asked();
+
 /// While it lives, someone asks stop_signal() now and then.
 class StopWatch {
  public:

@@ -36,6 +36,12 @@ class InProcessTransport::Mailbox {
       next_header_ = next_value_ = 0;
     }
   }
+  void append_to(std::vector<StoredMessage>& out, std::int32_t link) const {
+    const std::uint64_t* values = values_.data() + next_value_;
+    for (std::size_t at = next_header_; at < headers_.size(); values += headers_[at++].length) {
+      out.push_back({.link = link, .header = headers_[at], .values = {values, values + headers_[at].length}});
+    }
+  }
 
  private:
   /// A mailbox that is never empty would grow for ever.
@@ -113,6 +119,15 @@ node::Port& InProcessTransport::port(std::int32_t chip) {
 InProcessTransport::Mailbox& InProcessTransport::mailbox(std::int32_t chip, std::int32_t link) {
   const auto slot = static_cast<std::size_t>(slots_[static_cast<std::size_t>(chip)]);
   return mailboxes_[slot * links_ + static_cast<std::size_t>(link)];
+}
+
+std::vector<StoredMessage> InProcessTransport::stored(std::int32_t chip) const {
+  std::vector<StoredMessage> out;
+  const auto slot = static_cast<std::size_t>(slots_[static_cast<std::size_t>(chip)]);
+  for (std::size_t link = 0; link < links_; ++link) {
+    mailboxes_[slot * links_ + link].append_to(out, static_cast<std::int32_t>(link));
+  }
+  return out;
 }
 
 void InProcessTransport::deliver(const node::LinkPeer& to,

@@ -13,7 +13,6 @@ namespace {
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 /// Iterations after which a chip lets others run, so that one without anything to wait for does not fill every mailbox.
 constexpr std::int64_t kTurn = 16;
-constexpr std::int64_t kKeysPerCycle = 8;  ///< more than there are units
 constexpr std::uint64_t kCycleFactor = 0x9e3779b97f4a7c15ULL;
 
 constexpr std::uint64_t to_word(std::int64_t x) {
@@ -137,7 +136,8 @@ void Emulator::fill_registers(Iteration& iteration) const {
   }
 }
 
-void Emulator::open_iteration() {
+/// An iteration in flight with all that follows from its number, at its first event.
+Emulator::Iteration& Emulator::begin_iteration(std::int64_t number) {
   if (idle_.empty()) {
     pool_.push_back(std::make_unique<Iteration>());
     pool_.back()->bases = origins_;  // static tensors stay as they are
@@ -147,7 +147,7 @@ void Emulator::open_iteration() {
   }
   Iteration& iteration = *idle_.back();
   idle_.pop_back();
-  iteration.number = next_iteration_++;
+  iteration.number = number;
   iteration.start = plan_->start(iteration.number) + binding_->offset;
   iteration.next = 0;
   iteration.key = key_of(iteration);
@@ -163,7 +163,11 @@ void Emulator::open_iteration() {
     iteration.bases[i] = node::fold(origins_[i], to_word(user) + 1);
   }
   fill_registers(iteration);
-  heap_.push_back(&iteration);
+  return iteration;
+}
+
+void Emulator::open_iteration() {
+  heap_.push_back(&begin_iteration(next_iteration_++));
   sift_up();
   plan_next_opening();
 }
@@ -232,11 +236,12 @@ ChipState Emulator::run() {
   const std::int64_t turn_end = measures_.iterations + kTurn;
   waiting_link_ = -1;
   while (measures_.iterations < turn_end) {
-    if (next_iteration_ < iterations_ && (heap_.empty() || next_opening_ < heap_.front()->key)) {
+    if (next_opening_ < stop_key_ && (heap_.empty() || next_opening_ < heap_.front()->key)) {
       open_iteration();
     }
-    if (heap_.empty()) {
-      now_ = kNever;
+    if (heap_.empty() || heap_.front()->key >= stop_key_) {
+      now_ = stop_key_ == kNever ? kNever : stop_key_ / kKeysPerCycle;
+      send_all_before(now_);
       return ChipState::kDone;
     }
     if (!advance()) {
@@ -250,7 +255,7 @@ ChipState Emulator::run() {
 bool Emulator::advance() {
   Iteration& iteration = *heap_.front();
   const std::size_t events = table_->events().size();
-  std::int64_t limit = next_opening_;
+  std::int64_t limit = std::min(next_opening_, stop_key_ - 1);
   for (std::size_t child = 1; child <= 2 && child < heap_.size(); ++child) {
     // Of equal keys the lower iteration goes first.
     limit = std::min(limit, heap_[child]->key + (heap_[child]->number < iteration.number ? -1 : 0));
@@ -258,9 +263,7 @@ bool Emulator::advance() {
   do {
     if (!execute(iteration, table_->events()[iteration.next])) {
       now_ = iteration.start + table_->events()[iteration.next].cycle;
-      for (std::size_t link = 0; link < links_.size(); ++link) {
-        send_before(static_cast<std::int32_t>(link), now_);
-      }
+      send_all_before(now_);
       return false;
     }
     if (++iteration.next == events) {

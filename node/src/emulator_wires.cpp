@@ -96,6 +96,12 @@ void Emulator::send_before(std::int32_t link, std::int64_t cycle) {
   }
 }
 
+void Emulator::send_all_before(std::int64_t cycle) {
+  for (std::size_t link = 0; link < links_.size(); ++link) {
+    send_before(static_cast<std::int32_t>(link), cycle);
+  }
+}
+
 void Emulator::send_run(std::int32_t link, Cursor& cursor, std::int64_t before) {
   Link& end = links_[static_cast<std::size_t>(link)];
   MessageHeader header{.schedule_digest = digest_,

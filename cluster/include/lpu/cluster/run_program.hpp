@@ -60,8 +60,11 @@ struct RunResult {
   std::int64_t tokens = 0;
   std::int32_t groups = 0;      ///< micro-batches in flight
   std::int64_t iterations = 0;  ///< finished at stage 0; tokens * groups unless a signal ended the run
-  int ended_by_signal = 0;  ///< 0: the run is complete; else its figures are those of a part, its fingerprint of none
-  std::int32_t chips = 0;   ///< that executed something
+  int ended_by_signal =
+      0;  ///< 0: no signal ended the run; else its figures are those of a part, its fingerprint of none
+  std::int64_t resumed_at_token = -1;      ///< a saved state was gone on from; -1: none
+  std::int64_t stopped_before_token = -1;  ///< its state was saved there, and the run is not complete; -1: no
+  std::int32_t chips = 0;                  ///< that executed something
   std::int32_t chips_idle = 0;
   /// From the start of an iteration at stage 0 to the cycle from which all that it left there can be used, the returned
   /// token included: a row N + 1 cycles after its write.
@@ -95,7 +98,7 @@ struct RunResult {
   std::int64_t wake_ups = 0;          ///< of all ranks: sleeps ended by another rank
   std::int64_t memory_bytes = 0;      ///< proportional set size of all ranks; 0: not measured
   std::int64_t memory_bytes_max = 0;  ///< and of the largest
-  double wall_s = 0;                  ///< of the execution, tables included
+  double wall_s = 0;                  ///< of the execution, tables included, and of what a saved state had taken
   double chip_cycles_per_wall_s = 0;
   double wall_us_per_chip_token = 0;  ///< chip: one that executed something; token: an iteration
 };

@@ -22,6 +22,13 @@ enum class Tampering : std::uint8_t {
 /// @param to  the receiving link end; header and values may be changed
 using Tamperer = std::function<Tampering(Delivery to, node::MessageHeader& header, std::span<std::uint64_t> values)>;
 
+/// A message that came and was not popped.
+struct StoredMessage {
+  std::int32_t link = 0;
+  node::MessageHeader header;
+  std::vector<std::uint64_t> values;
+};
+
 class RankExchange;
 
 /// Carries messages to and from the chips of one process; what they send to chips of other ranks goes to an exchange.
@@ -49,6 +56,9 @@ class InProcessTransport final : public RankReceiver {
   [[nodiscard]] bool accept(const Delivery& to,
                             const node::MessageHeader& header,
                             std::span<const std::uint64_t> values) override;
+  /// What lies in the mailboxes of a chip, by link, in the order in which it came; accept() puts it back.
+  /// @pre the chip is here
+  [[nodiscard]] std::vector<StoredMessage> stored(std::int32_t chip) const;
   /// Link ends that got a message since the last call.
   [[nodiscard]] std::span<const Delivery> deliveries() const { return deliveries_; }
   void clear_deliveries() { deliveries_.clear(); }

@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,6 +49,8 @@ struct ChipMeasures {
   std::vector<std::int64_t> link_busy;  ///< cycles in which the sending end of each link was occupied
 };
 
+struct ChipSnapshot;
+
 /// One chip in the timing plane: executes its text for iterations 0, 1, … in the cycles that the text says.
 ///
 /// Bursts of overlapping iterations are merged in (cycle, unit) order. The chip knows only its own program and
@@ -69,12 +73,26 @@ class Emulator {
            std::uint64_t digest,
            Port& port);
 
-  /// Execute until a vector is missing, all is done, or some iterations were finished (so that others get their turn).
+  /// Execute until a vector is missing, all is done, the cycle of stop_at() is reached, or some iterations were
+  /// finished (so that others get their turn).
   /// @throws ScheduleViolation  an arrival in another cycle, of another value, transfer or iteration, or from a foreign
   /// program
   ChipState run();
   /// @throws ScheduleViolation  a vector that came and was never received
   void check_nothing_left();
+
+  /// Nothing executed so far starts in a later cycle (common clock); the largest number: all is done.
+  [[nodiscard]] std::int64_t reached() const;
+  /// What starts in this cycle or later is not executed: run() returns kDone before it, when every vector that is
+  /// pushed in earlier cycles was sent. Where all chips stop at the same cycle none waits for another in vain.
+  /// @pre reached() < cycle, or all is done
+  void stop_at(std::int64_t cycle);
+  /// @pre stopped, or not started
+  [[nodiscard]] ChipSnapshot snapshot() const;
+  /// Goes on from there; what lay in the chip's mailboxes must lie there again.
+  /// @pre   nothing was executed
+  /// @throws InputError  a snapshot that is impossible for the program, the plan or the number of iterations
+  void restore(const ChipSnapshot& from);
 
   [[nodiscard]] std::uint64_t fold() const { return fold_; }
   [[nodiscard]] const ChipMeasures& measures() const { return measures_; }
@@ -120,6 +138,9 @@ class Emulator {
   };
 
   void check_binding() const;
+  static constexpr std::int64_t kKeysPerCycle = 8;  ///< more than there are units
+
+  Iteration& begin_iteration(std::int64_t number);
   void open_iteration();
   void close_iteration();
   void fill_registers(Iteration& iteration) const;
@@ -131,10 +152,12 @@ class Emulator {
   void fold_burst(const Iteration& iteration, const BurstEvent& event);
   void open_wire(Iteration& iteration, const BurstEvent& event);
   void send_before(std::int32_t link, std::int64_t cycle);
+  void send_all_before(std::int64_t cycle);
   void send_run(std::int32_t link, Cursor& cursor, std::int64_t before);
   [[nodiscard]] bool receive_through(std::int32_t link, std::int64_t cycle);
   [[nodiscard]] bool receive_run(std::int32_t link, Cursor& cursor, std::int64_t through);
   [[nodiscard]] bool close_receive(const Iteration& iteration, const BurstEvent& event);
+  [[nodiscard]] std::span<const WireVector> vectors_of(const WireBurst& burst, std::int32_t link) const;
   [[nodiscard]] std::uint64_t value_of(const Cursor& cursor, const WireVector& vector) const;
   [[noreturn]] void fail(const Cursor& cursor, std::int32_t link, const std::string& reason) const;
   void check_header(const Cursor& cursor, std::int32_t link, const MessageHeader& header) const;
@@ -159,9 +182,10 @@ class Emulator {
   std::vector<Iteration*> idle_;
   std::vector<Iteration*> heap_;  ///< in flight, the one with the earliest event first
   std::int64_t next_iteration_ = 0;
-  std::int64_t next_opening_ = INT64_MAX;  ///< key of the next iteration's first event
-  std::vector<std::uint64_t> outgoing_;    ///< value ids of the message being built
-  std::vector<std::int64_t> group_end_;    ///< end of each group's latest iteration
+  std::int64_t next_opening_ = INT64_MAX;                             ///< key of the next iteration's first event
+  std::int64_t stop_key_ = std::numeric_limits<std::int64_t>::max();  ///< of the first event that is left out
+  std::vector<std::uint64_t> outgoing_;                               ///< value ids of the message being built
+  std::vector<std::int64_t> group_end_;                               ///< end of each group's latest iteration
   std::int64_t previous_end_ = 0;
   std::int64_t now_ = 0;
   std::int32_t waiting_link_ = -1;
