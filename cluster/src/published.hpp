@@ -10,7 +10,7 @@
 
 namespace lpu::cluster {
 
-/// One user's speed on real chips, as it was published (cluster/presets/published).
+/// One user's speed on real chips, as it was published (cluster/published).
 struct Published {
   std::string row;  ///< R14, R15
   std::int32_t chips = 0;

@@ -284,7 +284,9 @@ void check_request(const CompileRequest& request) {
   complain(request.context < 1 || request.context > request.model.max_position,
            "context: found " + std::to_string(request.context) + "; expected 1 to the model's " +
                std::to_string(request.model.max_position) + " positions");
-  const Scratch scratch = scratch_of(request, {.first_block = 0, .blocks = 1});
+  CompileRequest alone = request;  // each limit for itself
+  alone.micro_batch = 1;
+  const Scratch scratch = scratch_of(alone, {.first_block = 0, .blocks = 1});
   complain(
       request.context <= request.model.max_position && scratch.rows + request.context > request.chip.vectors_per_slice,
       "context: found " + std::to_string(request.context) + "; expected at most " +
