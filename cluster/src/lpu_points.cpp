@@ -153,6 +153,9 @@ std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Obje
   };
   std::int32_t fit = estimate.users_fit;
   std::int32_t users = std::min(fit, whole(kRoomForUsers * expected.users));
+  if (objective == Objective::kThroughput && !request.may_search) {
+    fit = users = hint_of(estimate)->user_slots;  // beside other KV the same phases may lead nowhere
+  }
   for (std::int32_t i = 0; i < kTries; ++i) {
     request.users = users;
     try {
@@ -204,12 +207,17 @@ const LpuPlanner::Both& LpuPlanner::compiled(const Estimate& estimate) {
   return both;
 }
 
-bool LpuPlanner::has_hint(const Estimate& estimate) const {
-  return std::any_of(request_.hints.begin(), request_.hints.end(), [&](const scheduler::ScheduleHint& hint) {
-    return hint.tensor_parallel == estimate.tensor_parallel && hint.pipeline_parallel == estimate.pipeline_parallel &&
-           hint.micro_batch == estimate.micro_batch && hint.compute == request_.compute &&
-           hint.context == request_.context && hint.experts == request_.experts;
-  });
+const scheduler::ScheduleHint* LpuPlanner::hint_of(const Estimate& estimate) const {
+  const scheduler::ScheduleHint* out = nullptr;
+  for (const scheduler::ScheduleHint& hint : request_.hints) {
+    if (hint.tensor_parallel == estimate.tensor_parallel && hint.pipeline_parallel == estimate.pipeline_parallel &&
+        hint.micro_batch == estimate.micro_batch && hint.compute == request_.compute &&
+        hint.context == request_.context && hint.experts == request_.experts &&
+        (out == nullptr || hint.user_slots > out->user_slots)) {
+      out = &hint;
+    }
+  }
+  return out;
 }
 
 std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_batches,
@@ -233,9 +241,11 @@ std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_
   std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
     return a.expected.tokens_per_second > b.expected.tokens_per_second;
   });
-  if (kind == PointKind::kHinted &&
-      std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) { return has_hint(*c.estimate); })) {
-    std::erase_if(candidates, [&](const Candidate& candidate) { return !has_hint(*candidate.estimate); });
+  if (kind == PointKind::kHinted && std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) {
+        return hint_of(*c.estimate) != nullptr;
+      })) {
+    std::erase_if(candidates, [&](const Candidate& candidate) { return hint_of(*candidate.estimate) == nullptr; });
+    request_.may_search = false;
     kind = PointKind::kFilled;
   }
   if (kind != PointKind::kFilled) {

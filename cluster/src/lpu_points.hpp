@@ -72,7 +72,8 @@ class LpuPlanner {
     std::optional<LpuPoint> empty, loaded;
   };
   [[nodiscard]] const std::vector<scheduler::Estimate>& estimates(std::int32_t micro_batch);
-  [[nodiscard]] bool has_hint(const scheduler::Estimate& estimate) const;
+  /// What a search for the partition found, with the most users; none: null.
+  [[nodiscard]] const scheduler::ScheduleHint* hint_of(const scheduler::Estimate& estimate) const;
   [[nodiscard]] const Both& compiled(const scheduler::Estimate& estimate);
   [[nodiscard]] std::optional<LpuPoint> compile_point(const scheduler::Estimate& estimate,
                                                       scheduler::Objective objective);

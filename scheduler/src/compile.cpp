@@ -167,6 +167,9 @@ std::int64_t crowd(std::vector<ScheduledStage>& kinds,
       return found.interval;
     }
   }
+  if (!request.may_search) {
+    throw NoSchedule("no hint leads to a schedule");
+  }
   std::vector<std::size_t> by_length(kinds.size());
   std::iota(by_length.begin(), by_length.end(), std::size_t{0});
   std::sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) {

@@ -101,7 +101,8 @@ os.kill(pids[5], signal.SIGSTOP)
 time.sleep(STOP_S)
 checks.check(mpirun.poll() is None, "a stopped rank is no reason to end")
 stdout, stderr, _ = end("a rank continued", mpirun, pids, lambda: os.kill(pids[5], signal.SIGCONT), 60)
-checks.check(mpirun.returncode == 0 and stderr == "", f"stopped and continued: {mpirun.returncode}, {stderr!r}")
+alarms = [line for line in stderr.splitlines() if not line.startswith("lpu_cluster: run: token ")]  # progress is none
+checks.check(mpirun.returncode == 0 and not alarms, f"stopped and continued: {mpirun.returncode}, {stderr!r}")
 checks.check(mpirun.returncode == 0 and json.loads(stdout)["fingerprint"] == expected, "stopped and continued: the same fingerprint")
 
 checks.finish()

@@ -58,6 +58,7 @@ struct CompileRequest {
   Sampling sampling = Sampling::kChip;
   std::int32_t search_orders = 0;   ///< phase orders tried for objective throughput; 0: the default
   std::vector<ScheduleHint> hints;  ///< tried before a search; not with search_orders
+  bool may_search = true;           ///< objective throughput: false: a hint leads to a schedule, or nothing does
   std::uint64_t seed = 1;           ///< of the emulated routing and tokens
   std::string inputs;               ///< JSON, recorded in the program
 };
@@ -81,7 +82,7 @@ struct PlanReport {
   std::int32_t chips_idle = 0;
   double balance = 1.0;  ///< mean stage / slowest stage, by busy cycles
   SramUse sram;
-  std::int32_t users_fit = 0;  ///< by the model of the memory, for these tp and pp; fitting_users() builds it
+  std::int32_t users_fit = 0;         ///< by the model of the memory, for these tp and pp; fitting_users() builds it
   std::int32_t users_saturating = 0;  ///< micro_batch * ceil(token latency / II), before the fit is looked at
   std::int64_t ii_lower_bound = 0;
   std::int64_t latency_lower_bound = 0;
