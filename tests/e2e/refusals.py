@@ -9,11 +9,11 @@ checks = Checks()
 refused = checks.refused
 
 # ---- flags and verbs
-VERBS = "list, plan, compile, verify, inspect, run, mutate, assemble, generate"
+VERBS = "list, plan, compile, verify, inspect, run, mutate, assemble, generate, compare, demo"
 MODELS = "llama-2-70b, llama-2-7b, llama-3-70b, llama-3-8b, mistral-7b, mixtral-8x22b, mixtral-8x7b"
 refused(["plna"], f"plna: found an unknown verb; expected one of the known ones; known: {VERBS}; did you mean plan?")
 refused(["help"], f"help: found an unknown verb; expected one of the known ones; known: {VERBS}; did you mean --help?")
-refused(["--nope"], "--nope: found an unknown flag; expected one of lpu_cluster --help")
+refused(["--nope"], "--nope: found an unknown flag; expected one of lpu_cluster demo --help")
 refused(["plan", "--modle", "llama-3-8b"],
         "--modle: found an unknown flag; expected one of lpu_cluster plan --help; did you mean --model?")
 refused(["plan", "--mod", "llama-3-8b"],
