@@ -138,7 +138,7 @@ const std::vector<Estimate>& LpuPlanner::estimates(std::int32_t micro_batch) {
   return found->second;
 }
 
-std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Objective objective) {
+std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Objective objective, bool may_search) {
   constexpr std::int32_t kTries = 16;
   constexpr double kFewer = 0.97;
   const LpuPoint expected = hollow_point(estimate, objective, request_.chip);
@@ -147,13 +147,14 @@ std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Obje
   request.tensor_parallel = estimate.tensor_parallel;
   request.pipeline_parallel = estimate.pipeline_parallel;
   request.micro_batch = estimate.micro_batch;
+  request.may_search = may_search;
   const auto whole = [&](double users) {
     const auto groups = static_cast<std::int32_t>(users / estimate.micro_batch);
     return std::max(1, groups) * estimate.micro_batch;
   };
   std::int32_t fit = estimate.users_fit;
   std::int32_t users = std::min(fit, whole(kRoomForUsers * expected.users));
-  if (objective == Objective::kThroughput && !request.may_search) {
+  if (objective == Objective::kThroughput && !may_search) {
     fit = users = hint_of(estimate)->user_slots;  // beside other KV the same phases may lead nowhere
   }
   for (std::int32_t i = 0; i < kTries; ++i) {
@@ -183,8 +184,8 @@ std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Obje
   return std::nullopt;
 }
 
-const LpuPlanner::Both& LpuPlanner::compiled(const Estimate& estimate) {
-  const Key key{estimate.tensor_parallel, estimate.pipeline_parallel, estimate.micro_batch};
+const LpuPlanner::Both& LpuPlanner::compiled(const Estimate& estimate, bool may_search) {
+  const Key key{estimate.tensor_parallel, estimate.pipeline_parallel, estimate.micro_batch, may_search};
   const auto [found, is_new] = compiled_.try_emplace(key);
   Both& both = found->second;
   if (!is_new) {
@@ -196,10 +197,10 @@ const LpuPlanner::Both& LpuPlanner::compiled(const Estimate& estimate) {
   const bool is_worth_loading = fewest <= estimate.users_fit || rate(estimate, Objective::kThroughput, request_.chip) >
                                                                     rate(estimate, Objective::kLatency, request_.chip);
   if (is_worth_loading) {
-    both.loaded = compile_point(estimate, Objective::kThroughput);
+    both.loaded = compile_point(estimate, Objective::kThroughput, may_search);
   }
   if (!both.loaded || !both.loaded->is_saturated()) {
-    both.empty = compile_point(estimate, Objective::kLatency);
+    both.empty = compile_point(estimate, Objective::kLatency, may_search);
   }
   if (both.empty) {
     both.empty->users_saturating = both.loaded ? both.loaded->users_saturating : fewest;
@@ -241,15 +242,16 @@ std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_
   std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
     return a.expected.tokens_per_second > b.expected.tokens_per_second;
   });
-  if (kind == PointKind::kHinted && std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) {
-        return hint_of(*c.estimate) != nullptr;
-      })) {
-    std::erase_if(candidates, [&](const Candidate& candidate) { return hint_of(*candidate.estimate) == nullptr; });
-    request_.may_search = false;
-    kind = PointKind::kFilled;
+  if (candidates.empty()) {
+    return std::nullopt;
   }
-  if (kind != PointKind::kFilled) {
-    return candidates.empty() ? std::nullopt : std::optional(candidates.front().expected);
+  const LpuPoint hollow = candidates.front().expected;
+  if (kind == PointKind::kHollow) {
+    return hollow;
+  }
+  const bool may_search = kind == PointKind::kFilled;
+  if (!may_search) {
+    std::erase_if(candidates, [&](const Candidate& candidate) { return hint_of(*candidate.estimate) == nullptr; });
   }
   // Best first: while the cost model hopes for more from the next one than what is compiled does.
   std::optional<LpuPoint> out;
@@ -257,13 +259,13 @@ std::optional<LpuPoint> LpuPlanner::best(const std::vector<std::int32_t>& micro_
     if (out && out->tokens_per_second >= candidates[i].expected.tokens_per_second) {
       break;
     }
-    const Both& both = compiled(*candidates[i].estimate);
+    const Both& both = compiled(*candidates[i].estimate, may_search);
     const LpuPoint* best = better(both.empty, both.loaded, slo_us);
     if (best != nullptr && (!out || best->tokens_per_second > out->tokens_per_second)) {
       out = *best;
     }
   }
-  return out;
+  return out || may_search ? out : std::optional(hollow);
 }
 
 std::optional<LpuPoint> LpuPlanner::fastest(PointKind kind) {

@@ -40,7 +40,7 @@ struct LpuPoint {
 
 enum class PointKind : std::uint8_t {
   kFilled,  ///< compiled and verified
-  kHinted,  ///< likewise, of the partitions whose search ships as a hint; hollow where there is none
+  kHinted,  ///< likewise, of the partitions whose search ships as a hint; hollow where none leads to a point
   kHollow,  ///< by the cost model
 };
 
@@ -67,16 +67,17 @@ class LpuPlanner {
   [[nodiscard]] const std::vector<std::string>& refused() const { return refused_; }
 
  private:
-  using Key = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  ///< TP, PP, micro-batch
+  using Key = std::tuple<std::int32_t, std::int32_t, std::int32_t, bool>;  ///< TP, PP, micro-batch, may search
   struct Both {
     std::optional<LpuPoint> empty, loaded;
   };
   [[nodiscard]] const std::vector<scheduler::Estimate>& estimates(std::int32_t micro_batch);
   /// What a search for the partition found, with the most users; none: null.
   [[nodiscard]] const scheduler::ScheduleHint* hint_of(const scheduler::Estimate& estimate) const;
-  [[nodiscard]] const Both& compiled(const scheduler::Estimate& estimate);
+  [[nodiscard]] const Both& compiled(const scheduler::Estimate& estimate, bool may_search);
   [[nodiscard]] std::optional<LpuPoint> compile_point(const scheduler::Estimate& estimate,
-                                                      scheduler::Objective objective);
+                                                      scheduler::Objective objective,
+                                                      bool may_search);
 
   scheduler::CompileRequest request_;
   std::map<std::int32_t, std::vector<scheduler::Estimate>> estimates_;

@@ -8,6 +8,7 @@
 #include "lpu/cluster/presets.hpp"
 #include "lpu/scheduler/compile.hpp"
 #include "lpu/scheduler/verify.hpp"
+#include "lpu_points.hpp"
 #include "small_request.hpp"
 
 namespace lpu::cluster {
@@ -72,6 +73,25 @@ TEST(ScheduleHints, AHintGivesTheProgramOfItsSearchAndAWrongOneChangesNothing) {
   }
   EXPECT_EQ(scheduler::schedule_digest(scheduler::compile(request).program),
             scheduler::schedule_digest(searched.program));
+}
+
+TEST(ScheduleHints, APointWhoseHintsLeadNowhereIsHollow) {
+  constexpr double kNoLimit = 1e9;
+  CompileRequest request = test::small_request();
+  request.objective = scheduler::Objective::kThroughput;
+  const Compiled searched = scheduler::compile(request);
+  ASSERT_TRUE(searched.report.hint.has_value());
+  const std::vector<std::int32_t> micro_batch{request.micro_batch};
+
+  request.hints = {*searched.report.hint};
+  const auto filled = LpuPlanner(request).best(micro_batch, kNoLimit, PointKind::kHinted);
+  ASSERT_TRUE(filled.has_value());
+  EXPECT_TRUE(filled->is_filled);
+
+  request.hints.clear();
+  const auto hollow = LpuPlanner(request).best(micro_batch, kNoLimit, PointKind::kHinted);
+  ASSERT_TRUE(hollow.has_value());
+  EXPECT_FALSE(hollow->is_filled);
 }
 
 }  // namespace
