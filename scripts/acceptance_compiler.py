@@ -241,8 +241,15 @@ def small_program(a, mixture=False):
 def is_planted(breach, sites):
     """Whether a breach that verify lists is at one of the sites: chip, cycle and instruction, where the site has them
     (the rule of tests/support/planted.hpp)."""
+    def is_in_time(site):
+        if site["cycle"] is None:
+            return True
+        last = site["cycle"] if site["last_cycle"] is None else site["last_cycle"]
+        return breach["cycle"] is not None and site["cycle"] <= breach["cycle"] <= last
+
     return breach["chip"] is not None and any(
-        all(site[key] in (None, breach[key]) for key in ("chip", "cycle", "instruction")) for site in sites)
+        all(site[key] in (None, breach[key]) for key in ("chip", "instruction")) and is_in_time(site)
+        for site in sites)
 
 
 def is_named(line, sites):
@@ -257,7 +264,7 @@ def is_named(line, sites):
                              (site["instruction"] is None or str(site["instruction"]) in names) for site in places)
 
 
-NOWHERE = {"chip": None, "cycle": None, "instruction": None}
+NOWHERE = {"chip": None, "cycle": None, "last_cycle": None, "instruction": None}
 
 
 def try_mutant(a, file, kind, seed):
@@ -287,6 +294,8 @@ def mutants(a, seeds=20):
 
 
 BREACH = re.compile(r"lpu_cluster: chip \d+, cycle \d+, instruction \d+: ")
+FAST_OPERATIONS = ("copy", "add", "multiply", "dequantise", "quantise", "convert", "maximum", "sum", "scale", "select")
+BREACH_OF_CHIP = re.compile(r"lpu_cluster: chip \d+[,:] ")
 
 
 @check
@@ -315,23 +324,35 @@ def edits(a, samples=20):
         link = generator.choice(sorted(link for chip, link in used if chip == record["chip"]))
         record["peers"][link]["chip"] = (record["peers"][link]["chip"] + 1) % 16
 
-    for what, where, edit in (("start by a cycle", places["instruction"], later),
-                              ("address by a row", memory, next_row),
-                              ("peer of a link in use", places["binding"], other_peer)):
+    def other_operation(record, generator):
+        alike = [name for name in FAST_OPERATIONS if name != record["opcode"]]
+        record["opcode"] = generator.choice(alike)
+
+    fast = [i for i in places["instruction"] if records[i]["opcode"] in FAST_OPERATIONS]
+    for what, where, edit, breach in (
+            ("start by a cycle", places["instruction"], later, BREACH),
+            ("address by a row", memory, next_row, BREACH),
+            ("peer of a link in use", places["binding"], other_peer, BREACH),
+            ("operation of the same latency", fast, other_operation, BREACH),
+            ("instruction left out", places["instruction"], None, BREACH_OF_CHIP)):
         generator = random.Random(7)
         seen, wrong = 0, ""
         for at in generator.sample(where, min(samples, len(where))):
-            edited = json.loads(listing[at])
-            edit(edited, generator)
+            lines = []
+            if edit is not None:
+                edited = json.loads(listing[at])
+                edit(edited, generator)
+                lines = [json.dumps(edited)]
             with open("edited.jsonl", "w", encoding="utf-8") as out:
-                out.write("\n".join([*listing[:at], json.dumps(edited), *listing[at + 1:]]) + "\n")
+                out.write("\n".join([*listing[:at], *lines, *listing[at + 1:]]) + "\n")
             made = a.call("assemble", "edited.jsonl", "-o", "edited.lpuprog")
             outcome = a.call("verify", "edited.lpuprog") if made.code == 0 else made
-            is_seen = outcome.code == 3 and BREACH.match(outcome.stderr) is not None
+            is_seen = outcome.code == 3 and breach.match(outcome.stderr) is not None
             seen += is_seen
             wrong = wrong or ("" if is_seen else f"; line {at + 1}: exit {outcome.code}: {outcome.complaint()}")
         count = min(samples, len(where))
-        a.report(f"edits {what}", f"{count} edits of one listing: exit 3 with chip, cycle, instruction",
+        places_named = "chip, cycle, instruction" if breach is BREACH else "the chip"
+        a.report(f"edits {what}", f"{count} edits of one listing: exit 3 with {places_named}",
                  f"{seen}{wrong}", seen == count)
 
 

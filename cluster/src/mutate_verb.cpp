@@ -23,7 +23,10 @@ json::value known(std::int64_t value) {
 }
 
 json::object to_json(const scheduler::FaultSite& site) {
-  return {{"chip", known(site.chip)}, {"cycle", known(site.cycle)}, {"instruction", known(site.instruction)}};
+  return {{"chip", known(site.chip)},
+          {"cycle", known(site.cycle)},
+          {"last_cycle", known(site.last_cycle)},
+          {"instruction", known(site.instruction)}};
 }
 
 /// All kinds; with a program, which of them have a place in it.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "checked_text.hpp"
 
@@ -188,6 +189,46 @@ class InstructionChecker {
 
 void check_instructions(const ChipProgram& text, const ChipSpec& chip, std::int32_t chip_id) {
   InstructionChecker(text, chip, chip_id).run();
+}
+
+void check_operations(const ChipProgram& text, std::int32_t chip_id) {
+  struct Tally {
+    std::vector<std::int64_t> owed = std::vector<std::int64_t>(opcode_table().size(), 0);
+    std::int32_t last = -1;
+  };
+  for (const OperandKind kind : {OperandKind::kOut, OperandKind::kIn}) {
+    const bool is_made = kind == OperandKind::kOut;
+    std::vector<Tally> tallies(text.tensors.size());
+    for (std::size_t t = 0; t < text.tensors.size(); ++t) {
+      for (const OperationCount& count : is_made ? text.tensors[t].made_by : text.tensors[t].used_by) {
+        tallies[t].owed[static_cast<std::size_t>(count.opcode)] += count.vectors;
+      }
+    }
+    for (std::size_t i = 0; i < text.instructions.size(); ++i) {
+      const Instruction& instruction = text.instructions[i];
+      for (const StreamOperand& operand : instruction.operands) {
+        if (operand.kind == kind && computes(instruction.opcode)) {
+          Tally& tally = tallies[operand.tensor];
+          tally.owed[static_cast<std::size_t>(instruction.opcode)] -= vectors_moved(instruction, operand);
+          tally.last = static_cast<std::int32_t>(i);
+        }
+      }
+    }
+    for (std::size_t t = 0; t < tallies.size(); ++t) {
+      const Tally& tally = tallies[t];
+      const auto wrong = std::ranges::find_if(tally.owed, [](std::int64_t owed) { return owed != 0; });
+      if (wrong != tally.owed.end()) {
+        const OpcodeInfo& operation = opcode_table()[static_cast<std::size_t>(wrong - tally.owed.begin())];
+        throw ScheduleViolation(
+            {.chip = chip_id,
+             .cycle = tally.last < 0 ? -1 : text.instructions[static_cast<std::size_t>(tally.last)].start,
+             .instruction = tally.last,
+             .reason = std::string(operation.name) + (is_made ? " gives " : " takes ") +
+                       std::to_string(std::abs(*wrong)) + " vectors of '" + text.tensors[t].name + "' " +
+                       (*wrong > 0 ? "too few" : "too many")});
+      }
+    }
+  }
 }
 
 }  // namespace lpu::node

@@ -108,6 +108,7 @@ class TextChecker {
       }
     }
     check_steady_state(text_, chip_, plan_, chip_id_);
+    check_operations(text_, chip_id_);
     number_bases();
     make_events();
   }

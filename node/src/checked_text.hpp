@@ -90,6 +90,10 @@ void place_burst(const ChipProgram& text,
 /// @throws ScheduleViolation  the first one that may not
 void check_instructions(const ChipProgram& text, const ChipSpec& chip, std::int32_t chip_id);
 
+/// That each tensor is made and used by the operations, and in the numbers of vectors, that it declares.
+/// @throws ScheduleViolation  the first one that is not, with the last instruction that makes or uses it
+void check_operations(const ChipProgram& text, std::int32_t chip_id);
+
 /// Resources of one text modulo the initiation interval, every displacement reserved.
 /// @throws ScheduleViolation  a cell taken twice
 void check_steady_state(const ChipProgram& text, const ChipSpec& chip, const IterationPlan& plan, std::int32_t chip_id);

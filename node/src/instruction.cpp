@@ -82,6 +82,19 @@ std::int32_t loops_used(const Instruction& instruction) {
   return (instruction.count[0] > 1 ? 1 : 0) + (instruction.count[1] > 1 ? 1 : 0) + (instruction.count[2] > 1 ? 1 : 0);
 }
 
+std::int64_t vectors_moved(const Instruction& instruction, const StreamOperand& operand) {
+  std::int64_t vectors = operand.streams;
+  for (std::size_t loop = 0; loop < 3; ++loop) {
+    vectors *= (operand.held >> loop & 1U) != 0 ? 1 : instruction.count[loop];
+  }
+  return vectors;
+}
+
+bool computes(Opcode opcode) {
+  const Unit unit = info(opcode).unit;
+  return unit != Unit::kMem && unit != Unit::kC2c;
+}
+
 Bytes text_size(const Instruction& instruction, const ChipSpec& chip) {
   return Bytes(chip.instruction_bytes + std::int64_t{chip.loop_bytes} * loops_used(instruction));
 }

@@ -136,6 +136,13 @@ void fold_tensor(Folder& folder, const node::Tensor& tensor) {
   for (const std::uint16_t source : tensor.sources) {
     folder.add(std::int64_t{source});
   }
+  for (const auto* counts : {&tensor.made_by, &tensor.used_by}) {
+    folder.add(static_cast<std::int64_t>(counts->size()));
+    for (const node::OperationCount& count : *counts) {
+      folder.add(static_cast<std::int64_t>(count.opcode));
+      folder.add(count.vectors);
+    }
+  }
 }
 
 void fold_allocation(Folder& folder, const node::Allocation& allocation) {

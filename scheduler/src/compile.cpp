@@ -756,6 +756,7 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   request.tensor_parallel = out.program.tensor_parallel;
   request.pipeline_parallel = out.program.pipeline_parallel;
   std::int32_t most = out.report.users_fit;
+  std::int32_t step = 1;
   for (std::int32_t round = 0; round < kRounds; ++round) {
     const std::int32_t wanted = std::min(out.report.users_saturating, most);
     if (wanted <= out.program.user_slots) {
@@ -765,7 +766,8 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
     try {
       out = compile_for(request, progress);
     } catch (const node::InputError&) {
-      most = wanted - std::max(1, wanted / 16);  // the fit is an estimate
+      most = wanted - step;  // the fit is an estimate, mostly right or nearly so
+      step *= 2;
     }
   }
   return out;

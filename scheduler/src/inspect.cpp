@@ -287,6 +287,12 @@ void print_bindings(const ClusterProgram& program, const Selection& selection, s
   }
 }
 
+void print_counts(const char* what, const std::vector<node::OperationCount>& counts, std::ostream& out) {
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    out << (i == 0 ? what : ", ") << fields::spelling(counts[i].opcode) << " x " << counts[i].vectors;
+  }
+}
+
 void print_memory(const node::ChipProgram& text, std::ostream& out) {
   for (std::size_t t = 0; t < text.tensors.size(); ++t) {
     const node::Tensor& tensor = text.tensors[t];
@@ -299,6 +305,8 @@ void print_memory(const node::ChipProgram& text, std::ostream& out) {
     for (std::size_t i = 0; i < tensor.sources.size(); ++i) {
       out << (i == 0 ? ", from " : ", ") << tensor_name(text, tensor.sources[i]);
     }
+    print_counts(", made by ", tensor.made_by, out);
+    print_counts(", used by ", tensor.used_by, out);
     out << "\n";
     for (const node::Allocation& allocation : text.allocations) {
       if (allocation.tensor != t) {

@@ -312,6 +312,20 @@ std::optional<Change> find_experts(const Ground& ground, Draw& draw) {
   return std::nullopt;
 }
 
+/// Cycle in which a burst's last instance issues.
+[[nodiscard]] std::int64_t last_issue(const Instruction& burst) {
+  std::int64_t cycle = burst.start;
+  for (std::size_t loop = 0; loop < 3; ++loop) {
+    cycle += std::int64_t{burst.count[loop] - 1} * burst.period[loop];
+  }
+  return cycle;
+}
+
+/// Every instance of the burst is at fault, so that any of them may be what is seen.
+[[nodiscard]] FaultSite whole_burst(const Instruction& burst, std::int32_t instruction) {
+  return {.chip = -1, .cycle = burst.start, .last_cycle = last_issue(burst), .instruction = instruction};
+}
+
 /// A read of a user's cache through the register of another user of the micro-batch. The row is the other user's, and
 /// what takes it names its own.
 [[nodiscard]] std::optional<Change> read_other_user(const TextView& view, std::int32_t number) {
@@ -327,11 +341,15 @@ std::optional<Change> find_experts(const Ground& ground, Draw& draw) {
   edited.base_register = static_cast<std::uint16_t>(other - registers.begin());
   const std::string why = name_of(view, number) + " of user " + std::to_string(other->user_in_batch) +
                           "'s cache instead of user " + std::to_string(own.user_in_batch) + "'s";
-  return [=, takers = view.consumers(number)](TextEditor& editor, Planted& planted) {
+  std::vector<std::pair<std::int32_t, Instruction>> takers;
+  for (const auto& [taker, cycle] : view.consumers(number)) {
+    takers.emplace_back(taker, view.at(taker));
+  }
+  return [=](TextEditor& editor, Planted& planted) {
     editor.replace(number, edited);
-    planted.site = {.chip = -1, .cycle = edited.start, .instruction = editor.index_of(number)};
-    for (const auto& [taker, cycle] : takers) {
-      planted.witnesses.push_back({.chip = -1, .cycle = cycle, .instruction = editor.index_of(taker)});
+    planted.site = whole_burst(edited, editor.index_of(number));
+    for (const auto& [taker, burst] : takers) {
+      planted.witnesses.push_back(whole_burst(burst, editor.index_of(taker)));
     }
     planted.description = why;
   };
@@ -364,7 +382,11 @@ std::optional<Change> find_cache(const Ground& ground, Draw& draw) {
     const std::string why = name_of(view, number) + " moved from address " + std::to_string(edited.address) + " to " +
                             std::to_string(edited.address + move) + " of the user's cache";
     edited.address = static_cast<std::uint16_t>(edited.address + move);
-    return replace_with(number, edited, edited.start, why);
+    return [=](TextEditor& editor, Planted& planted) {
+      editor.replace(number, edited);
+      planted.site = whole_burst(edited, editor.index_of(number));
+      planted.description = why;
+    };
   }
   return std::nullopt;
 }

@@ -119,6 +119,13 @@ struct Table<node::Instruction> {
 };
 
 template <>
+struct Table<node::OperationCount> {
+  using S = node::OperationCount;
+  static constexpr bool kSparse = false;
+  static constexpr std::tuple kFields{Field{"opcode", &S::opcode}, Field{"vectors", &S::vectors}};
+};
+
+template <>
 struct Table<node::Tensor> {
   using S = node::Tensor;
   static constexpr bool kSparse = false;
@@ -128,7 +135,9 @@ struct Table<node::Tensor> {
                                       Field{"layer_slot", &S::layer_slot},
                                       Field{"rows", &S::rows},
                                       Field{"rows_per_slot", &S::rows_per_slot},
-                                      Field{"sources", &S::sources}};
+                                      Field{"sources", &S::sources},
+                                      Field{"made_by", &S::made_by},
+                                      Field{"used_by", &S::used_by}};
 };
 
 template <>
@@ -312,11 +321,12 @@ struct Table<ClusterProgram> {
 
 // A field that is added to a struct must be added to its table: the sizes (of this ABI) are the reminder.
 #if defined(__GLIBCXX__) && defined(__x86_64__)
-static_assert(sizeof(node::StreamOperand) == 20 && sizeof(node::Instruction) == 128 && sizeof(node::Tensor) == 72 &&
-              sizeof(node::Allocation) == 68 && sizeof(node::Displacement) == 12 && sizeof(node::AppendMap) == 44 &&
-              sizeof(node::BaseRegister) == 104 && sizeof(node::Transfer) == 40 && sizeof(node::ChipProgram) == 128 &&
-              sizeof(node::LinkPeer) == 8 && sizeof(node::ChipBinding) == 80 && sizeof(node::IterationPlan) == 56 &&
-              sizeof(node::ChipSpec) == 288 && sizeof(ClusterProgram) == 496);
+static_assert(sizeof(node::StreamOperand) == 20 && sizeof(node::Instruction) == 128 &&
+              sizeof(node::OperationCount) == 16 && sizeof(node::Tensor) == 120 && sizeof(node::Allocation) == 68 &&
+              sizeof(node::Displacement) == 12 && sizeof(node::AppendMap) == 44 && sizeof(node::BaseRegister) == 104 &&
+              sizeof(node::Transfer) == 40 && sizeof(node::ChipProgram) == 128 && sizeof(node::LinkPeer) == 8 &&
+              sizeof(node::ChipBinding) == 80 && sizeof(node::IterationPlan) == 56 && sizeof(node::ChipSpec) == 288 &&
+              sizeof(ClusterProgram) == 496);
 #endif
 
 template <typename T>

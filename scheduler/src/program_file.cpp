@@ -13,7 +13,7 @@ namespace lpu::scheduler {
 namespace {
 
 constexpr node::FileKind kKind{
-    .magic = "LPUPROG\n", .version = 1, .name = "a program file (*.lpuprog)", .plural = "program files"};
+    .magic = "LPUPROG\n", .version = 2, .name = "a program file (*.lpuprog)", .plural = "program files"};
 
 }  // namespace
 

@@ -445,6 +445,7 @@ node::ChipProgram StageBuilder::finish(std::int64_t initiation_interval,
     if ((instruction_positions_[i] >> static_cast<unsigned>(position) & 1U) != 0) {
       program.instructions.push_back(program_.instructions[i]);
       instruction_buffer.push_back(instruction_buffer_[i]);
+      declare_operation(program, program_.instructions[i]);
     }
   }
   merge_bursts(program.instructions, instruction_buffer);
@@ -680,6 +681,29 @@ void merge_into(std::size_t loop, std::vector<Instruction>& instructions, std::v
 }
 
 }  // namespace
+
+void declare_operation(node::ChipProgram& text, const Instruction& instruction) {
+  if (!node::computes(instruction.opcode)) {
+    return;
+  }
+  for (const StreamOperand& operand : instruction.operands) {
+    if (operand.kind != OperandKind::kIn && operand.kind != OperandKind::kOut) {
+      continue;
+    }
+    node::Tensor& tensor = text.tensors[operand.tensor];
+    std::vector<node::OperationCount>& counts = operand.kind == OperandKind::kOut ? tensor.made_by : tensor.used_by;
+    const auto at = std::lower_bound(
+        counts.begin(), counts.end(), instruction.opcode, [](const node::OperationCount& count, Opcode opcode) {
+          return count.opcode < opcode;
+        });
+    const std::int64_t vectors = node::vectors_moved(instruction, operand);
+    if (at != counts.end() && at->opcode == instruction.opcode) {
+      at->vectors += vectors;
+    } else {
+      counts.insert(at, {.opcode = instruction.opcode, .vectors = vectors});
+    }
+  }
+}
 
 void merge_bursts(std::vector<Instruction>& instructions, std::vector<BufferId>& buffers) {
   if (instructions.empty()) {

@@ -218,6 +218,9 @@ class StageBuilder {
   std::vector<Placement> placements_;
 };
 
+/// Enter what an instruction computes, and from what, into the counts of its tensors.
+void declare_operation(node::ChipProgram& text, const node::Instruction& instruction);
+
 /// Join instructions that differ by a constant step in time, place and row into bursts.
 void merge_bursts(std::vector<node::Instruction>& instructions, std::vector<BufferId>& buffers);
 

@@ -9,6 +9,7 @@
 #include "lpu/node/error.hpp"
 #include "lpu/node/quantity.hpp"
 #include "reservation_table.hpp"
+#include "stage_builder.hpp"
 
 namespace lpu::scheduler {
 
@@ -329,6 +330,7 @@ class Extension {
         for (Instruction& in : group) {
           in.operator_part = static_cast<std::uint8_t>(OperatorPart::kEnds);
           text_.instructions.push_back(in);
+          declare_operation(text_, in);
         }
         return true;
       }

@@ -42,6 +42,7 @@ std::unique_ptr<TextProof> prove_text(const ClusterProgram& program,
   proof::prove_text_size(facts, findings);
   proof::prove_rows(facts, findings);
   proof::prove_sources(facts, findings);
+  proof::prove_operations(facts, findings);
   proof::prove_values(facts, map, findings);
   proof::RowIndex index;
   if (index.build(facts, findings)) {

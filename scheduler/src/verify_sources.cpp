@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <map>
+#include <string>
+#include <tuple>
 
 #include "verify_streams.hpp"
 
@@ -24,6 +27,48 @@ void prove_sources(const TextFacts& facts, Findings& findings) {
         }
       }
     }
+  }
+}
+
+void prove_operations(const TextFacts& facts, Findings& findings) {
+  struct Count {
+    std::int64_t found = 0;
+    std::int64_t declared = 0;
+    std::int32_t last_instruction = -1;
+  };
+  std::map<std::tuple<std::uint16_t, OperandKind, node::Opcode>, Count> counts;
+  for (std::size_t i = 0; i < facts.text.instructions.size(); ++i) {
+    const Instruction& instruction = facts.text.instructions[i];
+    for (const StreamOperand& operand : instruction.operands) {
+      if (node::computes(instruction.opcode) &&
+          (operand.kind == OperandKind::kIn || operand.kind == OperandKind::kOut)) {
+        Count& count = counts[{operand.tensor, operand.kind, instruction.opcode}];
+        count.found += node::vectors_moved(instruction, operand);
+        count.last_instruction = static_cast<std::int32_t>(i);
+      }
+    }
+  }
+  for (std::size_t t = 0; t < facts.text.tensors.size(); ++t) {
+    const auto number = static_cast<std::uint16_t>(t);
+    for (const node::OperationCount& made : facts.text.tensors[t].made_by) {
+      counts[{number, OperandKind::kOut, made.opcode}].declared = made.vectors;
+    }
+    for (const node::OperationCount& used : facts.text.tensors[t].used_by) {
+      counts[{number, OperandKind::kIn, used.opcode}].declared = used.vectors;
+    }
+  }
+  for (const auto& [key, count] : counts) {
+    if (count.found == count.declared) {
+      continue;
+    }
+    const auto& [tensor, kind, opcode] = key;
+    const std::int32_t at = count.last_instruction;
+    const std::string operation(node::info(opcode).name);
+    findings.add(at < 0 ? -1 : facts.text.instructions[static_cast<std::size_t>(at)].start,
+                 at,
+                 operation + (kind == OperandKind::kOut ? " gives " : " takes ") + std::to_string(count.found) +
+                     " vectors of '" + facts.text.tensors[tensor].name + "'; the tensor declares " +
+                     std::to_string(count.declared));
   }
 }
 

@@ -13,6 +13,8 @@ void prove_values(const TextFacts& facts, const LaneMap& map, Findings& findings
 
 /// Each input's tensor is a source of the outputs' tensors; rows lie inside their tensors.
 void prove_sources(const TextFacts& facts, Findings& findings);
+/// Each tensor is made by and used by the operations that it declares, as many vectors of it by each.
+void prove_operations(const TextFacts& facts, Findings& findings);
 void prove_rows(const TextFacts& facts, Findings& findings);
 
 }  // namespace lpu::scheduler::proof

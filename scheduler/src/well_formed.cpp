@@ -261,6 +261,18 @@ std::optional<FormFault> check_instruction(const ClusterProgram& program, std::i
   return check.result();
 }
 
+void check_counts(Checker& check, const std::string& name, const std::vector<node::OperationCount>& counts) {
+  for (std::size_t i = 0; i < counts.size() && !check.has_failed(); ++i) {
+    const std::string field = name + "[" + std::to_string(i) + "].";
+    check
+        .is(field + "opcode",
+            node::computes(counts[i].opcode) && (i == 0 || counts[i - 1].opcode < counts[i].opcode),
+            std::string(node::info(counts[i].opcode).name),
+            "operations that compute, each once, in the order of opcodes")
+        .range(field + "vectors", counts[i].vectors, 1, kMost32);
+  }
+}
+
 std::optional<FormFault> check_tensor(const node::ChipProgram& text, std::int32_t t, std::size_t at) {
   const node::Tensor& tensor = text.tensors[at];
   Checker check(Record::kTensor, t, static_cast<std::int64_t>(at));
@@ -270,6 +282,8 @@ std::optional<FormFault> check_tensor(const node::ChipProgram& text, std::int32_
   for (std::size_t i = 0; i < tensor.sources.size() && !check.has_failed(); ++i) {
     check.index("sources[" + std::to_string(i) + "]", tensor.sources[i], text.tensors.size());
   }
+  check_counts(check, "made_by", tensor.made_by);
+  check_counts(check, "used_by", tensor.used_by);
   return check.result();
 }
 

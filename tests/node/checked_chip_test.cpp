@@ -289,7 +289,26 @@ TEST(CheckedChip, LiveRowOverwritten) {
   put.operands[0].tensor = number;
   put.operands[0].stream = 26;
   text.instructions.insert(text.instructions.end(), {source, make, put});
+  test::declare_operations(text);
   expect_breach(program, "reads row 0 of 'x1' at hemisphere W, slice 0, address 64, which holds row 0 of 'usurper'");
+}
+
+TEST(CheckedChip, AnotherOperationOfTheSameLatency) {
+  scheduler::ClusterProgram program = make_pair();
+  at(program.texts[0], Opcode::kConvert).opcode = Opcode::kCopy;
+  const std::int32_t changed = find(program.texts[0], Opcode::kCopy);
+  expect_breach(program, "too many", changed);
+}
+
+TEST(CheckedChip, AVectorLessThanTheTensorIsMadeOf) {
+  scheduler::ClusterProgram program = make_pair();
+  for (node::Tensor& tensor : program.texts[0].tensors) {
+    if (!tensor.made_by.empty()) {
+      ++tensor.made_by[0].vectors;
+      expect_breach(program, " gives 1 vectors of '" + tensor.name + "' too few");
+      --tensor.made_by[0].vectors;
+    }
+  }
 }
 
 TEST(CheckedChip, TileUsedBeforeItIsComplete) {
@@ -449,6 +468,7 @@ class RegisterProgram {
     use.operands[0] = read.operands[0];
     use.operands[0].kind = node::OperandKind::kIn;
     text.instructions = {read, use};
+    test::declare_operations(text);
     text.makespan = 100;
     text.tensors.push_back({.name = "program_text", .scope = node::TensorScope::kStatic, .rows = 1, .sources = {}});
     node::Allocation own;
@@ -579,6 +599,7 @@ TEST(CheckedChip, AppendFallsIntoItsPosition) {
     write.base_register = 2;
     write.operands[0] = {.kind = node::OperandKind::kIn, .stream = 1, .tensor = 3};
     text.instructions = {read, copy, write};
+    test::declare_operations(text);
     return one;
   };
   RegisterProgram legal = make();

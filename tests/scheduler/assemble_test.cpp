@@ -219,7 +219,7 @@ TEST(Assemble, KeepsFaultsForTheVerifier) {
   ASSERT_TRUE(verify(assemble_lines(whole)).empty());
 
   Lines lines = whole;  // a burst one cycle later
-  std::size_t at = find(lines, R"("opcode":"compute")");
+  std::size_t at = find(lines, R"("opcode":"compute","hemisphere")");
   edit(lines[at], "\"start_cycle\":600", "\"start_cycle\":601");
   auto found = verify(assemble_lines(lines));
   ASSERT_FALSE(found.empty());
@@ -254,7 +254,7 @@ TEST(Assemble, PutsMovedInstructionsIntoOrder) {
 TEST(Assemble, EditsOneChipThatHasItsOwnText) {
   const std::vector<std::int32_t> chips{1};
   Lines lines = listing(with_own_texts(test::make_ring({.group = 3}), chips));
-  std::size_t at = find(lines, R"("opcode":"drain")", R"("text":1)");
+  std::size_t at = find(lines, R"("opcode":"drain","hemisphere")", R"("text":1)");
   EXPECT_NE(lines[at].find(R"("chip":1)"), std::string::npos);
   edit(lines[at], "\"start_cycle\":641", "\"start_cycle\":640");
   const auto found = verify(assemble_lines(lines), 100);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "declare_operations.hpp"
 #include "lpu/node/quantity.hpp"
 #include "lpu/scheduler/compile.hpp"
 #include "lpu/scheduler/verify.hpp"
@@ -66,6 +67,7 @@ class OneChip {
       return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) <
              std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
     });
+    declare_operations(out.texts[0]);
     return out;
   }
   [[nodiscard]] const node::ChipSpec& chip() const { return program_.chip; }

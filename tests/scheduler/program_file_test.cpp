@@ -43,7 +43,7 @@ using test::write_bytes;
     }
     return out;
   };
-  const std::string head = "LPUPROG\n" + number(1, 4) + number(body.size(), 8);
+  const std::string head = "LPUPROG\n" + number(2, 4) + number(body.size(), 8);
   return head + number(node::fold(node::digest_text(head), node::digest_text(body)), 8) + body;
 }
 constexpr std::size_t kHeader = 28;
@@ -188,7 +188,7 @@ TEST(ProgramFile, SaysWhatItFoundInOneLine) {
   std::string other = whole;
   other[8] = 9;
   write_bytes(file, other);
-  EXPECT_EQ(refusal(file), name + "found format version 9; expected version 1");
+  EXPECT_EQ(refusal(file), name + "found format version 9; expected version 2");
   other = whole;
   other[12] = 5;
   write_bytes(file, other);

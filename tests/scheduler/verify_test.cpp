@@ -73,7 +73,11 @@ class Verify : public testing::Test {
     });
     EXPECT_TRUE(is_found) << "expected chip " << chip << ": …" << words << "…; found" << all_of(found);
   }
+  /// Also with tensors that declare what the test adds to the program.
   void expect_legal() {
+    for (node::ChipProgram& each : program.texts) {
+      test::declare_operations(each);
+    }
     const std::vector<Violation> found = breaches();
     EXPECT_TRUE(found.empty()) << "found" << all_of(found);
   }
@@ -191,6 +195,23 @@ TEST_F(Verify, AnAluTakenTwice) {
   other.operands[1].row = 1;
   add(other);
   expect_breach(0, 93, other, "VXM ALU 0 is taken twice");
+}
+
+TEST_F(Verify, AnotherOperationOfTheSameLatency) {
+  at(kDequantiseY).opcode = Opcode::kScale;
+  expect_breach(0, 93, at(kDequantiseY), "scale gives 1 vectors of 'y'; the tensor declares 0");
+  const std::vector<Violation> found = breaches();
+  EXPECT_EQ(found.size(), 4U) << all_of(found);  // one operation more, one less, of what is made and of what is taken
+}
+
+TEST_F(Verify, AVectorLessThanTheTensorIsMadeOf) {
+  text().tensors[test::kY].made_by[0].vectors = 2;
+  expect_breach(0, 93, at(kDequantiseY), "dequantise gives 1 vectors of 'y'; the tensor declares 2");
+}
+
+TEST_F(Verify, AnOperationThatTakesLessThanTheTensorGives) {
+  text().tensors[test::kSums].used_by[0].vectors = 5;
+  expect_breach(0, 93, at(kDequantiseY), "dequantise takes 4 vectors of 'y32'; the tensor declares 5");
 }
 
 TEST_F(Verify, AnSxmInstructionOfTooManyStreams) {

@@ -9,7 +9,8 @@ namespace lpu::test {
 /// Whether a breach is at one of the sites of what was planted: chip, cycle and instruction, where the site has them.
 inline bool is_planted(const node::Violation& found, const scheduler::Planted& planted) {
   const auto is_at = [&](const scheduler::FaultSite& site) {
-    return (site.chip < 0 || found.chip == site.chip) && (site.cycle < 0 || found.cycle == site.cycle) &&
+    return (site.chip < 0 || found.chip == site.chip) &&
+           (site.cycle < 0 || (found.cycle >= site.cycle && found.cycle <= std::max(site.cycle, site.last_cycle))) &&
            (site.instruction < 0 || found.instruction == site.instruction);
   };
   return is_at(planted.site) || std::any_of(planted.witnesses.begin(), planted.witnesses.end(), is_at);

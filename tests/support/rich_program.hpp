@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "declare_operations.hpp"
 #include "lpu/scheduler/well_formed.hpp"
 #include "test_program.hpp"
 
@@ -164,6 +165,7 @@ class RichProgram {
     add_ballast(text);
     grow_text(text);
     scheduler::sort_instructions(text);
+    declare_operations(text);
   }
 
   void add_ballast(Text& text) const {

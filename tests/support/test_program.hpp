@@ -4,6 +4,7 @@
 #include <string>
 #include <tuple>
 
+#include "declare_operations.hpp"
 #include "lpu/node/quantity.hpp"
 #include "lpu/scheduler/cluster_program.hpp"
 #include "test_chip.hpp"
@@ -115,6 +116,7 @@ class StageBuilder {
       text.makespan =
           std::max(text.makespan, last + 14 + static_cast<std::int32_t>(node::latency(i.opcode, chip_).count()));
     }
+    declare_operations(text);
   }
 
  private:

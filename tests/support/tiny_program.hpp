@@ -1,4 +1,5 @@
 #pragma once
+#include "declare_operations.hpp"
 #include "lpu/scheduler/cluster_program.hpp"
 #include "tiny_instruction.hpp"
 
@@ -139,6 +140,7 @@ inline scheduler::ClusterProgram tiny_program() {
     binding.slot_owner = {chip, 1 - chip};
     out.bindings.push_back(binding);
   }
+  declare_operations(text);
   return out;
 }
 

@@ -117,6 +117,10 @@ inline constexpr std::uint8_t kWriteMasked = 0x01;
 [[nodiscard]] inline std::int32_t instances(const Instruction& instruction) {
   return std::int32_t{instruction.count[0]} * instruction.count[1] * instruction.count[2];
 }
+/// Whether an operation makes something else of what it takes: those of MXM, VXM and SXM do.
+[[nodiscard]] bool computes(Opcode opcode);
+/// Vectors that one operand of an instruction takes or gives in an iteration: a held one once per round of its loops.
+[[nodiscard]] std::int64_t vectors_moved(const Instruction& instruction, const StreamOperand& operand);
 [[nodiscard]] std::int32_t loops_used(const Instruction& instruction);
 /// Program text that the instruction takes on the chip.
 [[nodiscard]] Bytes text_size(const Instruction& instruction, const ChipSpec& chip);

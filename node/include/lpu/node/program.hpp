@@ -23,6 +23,12 @@ enum class TensorOwner : std::uint8_t {
               ///< slot
 };
 
+/// How many vectors of a tensor an operation gives, or takes, in one iteration.
+struct OperationCount {
+  Opcode opcode = Opcode::kCopy;
+  std::int64_t vectors = 0;
+};
+
 /// A value that vectors belong to: 320-byte rows, numbered. The row's identity is (name, layer, owner, row in the
 /// owner's part, and per scope nothing | user | iteration); value_id() turns it into 8 bytes.
 struct Tensor {
@@ -33,6 +39,10 @@ struct Tensor {
   std::int32_t rows = 0;
   std::int32_t rows_per_slot = 0;      ///< kGathered only
   std::vector<std::uint16_t> sources;  ///< tensors that it is computed from; empty: weights, cache, received
+  /// The operations that compute it and those that compute from it, all of them, by opcode. Reads, writes and messages
+  /// only move it; allocations and transfers account for them.
+  std::vector<OperationCount> made_by{};
+  std::vector<OperationCount> used_by{};
 };
 
 /// Row u of the tensor of this name: the new token of user u of the micro-batch. Where a chip reads by kToken

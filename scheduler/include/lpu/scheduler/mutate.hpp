@@ -20,6 +20,7 @@ struct MutationKind {
 struct FaultSite {
   std::int32_t chip = -1;         ///< -1: the cluster
   std::int64_t cycle = -1;        ///< of the iteration on its chip; -1: none
+  std::int64_t last_cycle = -1;   ///< where every instance of a burst is wrong: that of the last one; -1: as cycle
   std::int32_t instruction = -1;  ///< in the mutant's text of the chip; -1: none (it is missing, or the fault has none)
 };
 
