@@ -116,7 +116,7 @@ void note_error(Curves& curves, const std::optional<LpuPoint>& point) {
 void judge_s(std::vector<ScalingRow>& rows, Curves& out) {
   const auto first =
       std::find_if(rows.begin(), rows.end(), [](const ScalingRow& row) { return row.tokens_per_second.has_value(); });
-  CurveVerdict verdict{.curve = "S",
+  CurveVerdict verdict{.curve = rows.front().curve,
                        .system = rows.front().system,
                        .model = rows.front().model,
                        .compute = rows.front().compute,
@@ -259,7 +259,7 @@ Curves judged(std::vector<std::vector<ScalingRow>> curves) {
   Curves out;
   std::vector<std::vector<ScalingRow>> all;
   for (std::vector<ScalingRow>& rows : curves) {
-    if (rows.front().curve == "S") {
+    if (rows.front().curve.starts_with("S")) {
       judge_s(rows, out);
       all.push_back(std::move(rows));
       continue;
@@ -376,6 +376,19 @@ Curves draw_gpu(const scheduler::GpuRequest& request,
   for (const std::int32_t devices : grid) {
     curves.front().push_back(row_of_plan(devices, scheduler::fastest_gpu_plan(request, devices)));
     curves.front().back().curve = "S";
+  }
+  // Tensor parallelism alone, beyond a node too: what the wires between nodes cost one user.
+  scheduler::GpuRequest wide = request;
+  wide.crosses_nodes = true;
+  std::vector<ScalingRow>& by_degree = curves.emplace_back();
+  for (const std::int32_t degree : {1, 2, 4, 8, 16, 32}) {
+    std::optional<scheduler::GpuPlan> plan;
+    try {
+      plan = scheduler::gpu_plan(wide, {.tensor_parallel = degree});
+    } catch (const node::InputError&) {  // too few for the model, or more than its heads
+    }
+    by_degree.push_back(row_of_plan(degree, plan));
+    by_degree.back().curve = "S_tp";
   }
   for (const double slo : slos_ms) {
     std::vector<ScalingRow> one, many;

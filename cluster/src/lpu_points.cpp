@@ -75,10 +75,13 @@ void count_units(const scheduler::ClusterProgram& program, LpuPoint& point) {
   point.occupancy = static_cast<double>(planes) * groups / cycles;
 }
 
-/// Compiles and proves.
+/// Compiles and proves; where a hint leads to it, for as many users as it does.
 /// @throws ScheduleViolation  the proof found a breach
 Compiled compile_verified(const CompileRequest& request) {
   Compiled out = scheduler::compile(request);
+  if (request.objective == Objective::kThroughput && !request.may_search) {
+    out = scheduler::saturated(request, std::move(out));
+  }
   const std::vector<node::Violation> breaches = scheduler::verify(out.program, 1);
   if (!breaches.empty()) {
     node::Violation breach = breaches.front();
@@ -154,13 +157,17 @@ std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Obje
   };
   std::int32_t fit = estimate.users_fit;
   std::int32_t users = std::min(fit, whole(kRoomForUsers * expected.users));
-  if (objective == Objective::kThroughput && !may_search) {
-    fit = users = hint_of(estimate)->user_slots;  // beside other KV the same phases may lead nowhere
+  const bool follows_hint = objective == Objective::kThroughput && !may_search;
+  if (follows_hint) {
+    users = hint_of(estimate)->user_slots;  // beside other KV the same phases may lead nowhere
   }
   for (std::int32_t i = 0; i < kTries; ++i) {
     request.users = users;
     try {
       const Compiled compiled = compile_verified(request);
+      if (follows_hint) {
+        fit = compiled.program.user_slots;  // what was built; more would need another hint
+      }
       const std::int32_t wanted = std::min(compiled.report.users_saturating, fit);
       if (wanted > compiled.program.user_slots) {
         users = wanted;  // more users saturate it than the cost model thought

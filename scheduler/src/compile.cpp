@@ -740,6 +740,12 @@ Compiled compile_for(const CompileRequest& given, const Progress& progress) {
   }
 }
 
+/// Of all users that KV is allocated for, as far as they saturate the pipeline.
+double tokens_per_cycle(const Compiled& compiled) {
+  const std::int32_t users = std::min(compiled.program.user_slots, compiled.report.users_saturating);
+  return users / static_cast<double>(with_users(compiled.program, users).token_period);
+}
+
 }  // namespace
 
 Compiled compile(const CompileRequest& given, const Progress& progress) {
@@ -747,30 +753,43 @@ Compiled compile(const CompileRequest& given, const Progress& progress) {
   if (given.users) {
     return compile_for(given, progress);
   }
-  // How many users saturate a pipeline follows from its schedule, and that from the memory which their KV leaves.
-  constexpr std::int32_t kRounds = 8;
   CompileRequest request = given;
   request.users = given.micro_batch;
-  Compiled out = compile_for(request, progress);
-  request.chips = out.program.chips;
-  request.tensor_parallel = out.program.tensor_parallel;
-  request.pipeline_parallel = out.program.pipeline_parallel;
-  std::int32_t most = out.report.users_fit;
-  std::int32_t step = 1;
+  return saturated(given, compile_for(request, progress), progress);
+}
+
+Compiled saturated(const CompileRequest& given, Compiled built, const Progress& progress) {
+  // How many users saturate a pipeline follows from its schedule, and that from the memory which their KV leaves.
+  constexpr std::int32_t kRounds = 8;
+  constexpr std::int32_t kPrecision = 50;  // a fiftieth
+  CompileRequest request = given;
+  request.chips = built.program.chips;
+  request.tensor_parallel = built.program.tensor_parallel;
+  request.pipeline_parallel = built.program.pipeline_parallel;
+  // The fit is an estimate, mostly right: where it is not, halve the distance between what was built and what was not.
+  std::int32_t most = built.report.users_fit;
+  std::int32_t failed = 0;
   for (std::int32_t round = 0; round < kRounds; ++round) {
-    const std::int32_t wanted = std::min(out.report.users_saturating, most);
-    if (wanted <= out.program.user_slots) {
+    const std::int32_t users = built.program.user_slots;
+    if (failed > 0) {
+      const std::int32_t half = (failed - users) / 2 / given.micro_batch * given.micro_batch;
+      most = half > users / kPrecision ? users + half : users;
+    }
+    request.users = std::min(built.report.users_saturating, most);
+    if (*request.users <= users) {
       break;
     }
-    request.users = wanted;
     try {
-      out = compile_for(request, progress);
-    } catch (const node::InputError&) {
-      most = wanted - step;  // the fit is an estimate, mostly right or nearly so
-      step *= 2;
+      Compiled more = compile_for(request, progress);
+      if (tokens_per_cycle(more) > tokens_per_cycle(built)) {
+        built = std::move(more);
+        continue;
+      }
+    } catch (const node::InputError&) {  // it does not fit, or has no schedule
     }
+    failed = *request.users;
   }
-  return out;
+  return built;
 }
 
 std::int32_t fitting_users(const CompileRequest& given, const Compiled& compiled) {

@@ -60,7 +60,7 @@ def main():
     starts = {}
     judged = 0
     for key, group in itertools.groupby(rows, key=lambda r: tuple(r[k].removesuffix(".0") for k in KEY)):
-        if key[0] == "S":
+        if key[0].startswith("S"):
             continue
         found, n0 = verdict(list(group), starts.get(key[1:]))
         if key[0] == "X":

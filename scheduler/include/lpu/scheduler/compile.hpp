@@ -116,6 +116,12 @@ using Progress = std::function<void(double, const std::string&)>;
 /// @post verify() of the result finds nothing (callers run it all the same: it trusts nobody)
 [[nodiscard]] Compiled compile(const CompileRequest& request, const Progress& progress = {});
 
+/// A program for more users: as many as saturate its pipeline, as far as memory holds them and each step serves more
+/// tokens than the one before. What it was built for stays where none does.
+///
+/// @param built  compile() of the request, for some users
+[[nodiscard]] Compiled saturated(const CompileRequest& request, Compiled built, const Progress& progress = {});
+
 /// Users whose KV fits beside the weights at a program's tp and pp: the most that a program was built for, to 2 %.
 ///
 /// @param compiled  compile() of the request; its report's users_fit is where the search begins
