@@ -107,6 +107,9 @@ class NumericChip::Machine {
     bool is_known = false;  ///< in this iteration
   };
 
+  bool get_under_way();
+  void read_own();
+  void read_moved();
   bool advance();
   bool execute(const Step& step);
   void end_iteration();
@@ -163,7 +166,7 @@ class NumericChip::Machine {
   PlaceMap cache_;  ///< rows that stay
   PlaceMap rows_;   ///< of this iteration
   std::array<Planes, 2> planes_;
-  std::vector<Kept> kept_;                                           ///< of instructions that keep something
+  std::vector<std::unique_ptr<Kept>> kept_;                          ///< of instructions that keep something
   std::vector<Cell> cells_;                                          ///< of the instance under way
   std::vector<ValuePtr> inputs_;                                     ///< likewise
   std::vector<bool> east_;                                           ///< per input
@@ -175,13 +178,20 @@ class NumericChip::Machine {
   std::map<std::tuple<const NumericValue*, std::int32_t, std::uint32_t>, Appended> appended_;
   /// Likewise lanes, by those before and the positions of a tile: those before, and the longer ones.
   std::map<std::pair<const Lanes*, std::int32_t>, std::pair<LanesPtr, LanesPtr>> lengthened_;
-  std::vector<Step> moved_;  ///< instances of this iteration whose slices a register gives
-  std::size_t next_ = 0;     ///< of the text's own instances
-  std::size_t next_moved_ = 0;
+  LanesPtr in_order_;                    ///< of keys
+  std::vector<StoredStep> moved_steps_;  ///< instances of this iteration whose slices a register gives
+  std::size_t next_own_ = 0;             ///< of the text's own instances, behind own_
+  std::size_t next_moved_ = 0;           ///< likewise
+  Step own_;                             ///< the next one of the text's own
+  Step moved_;                           ///< the next one of the others
+  Step step_;
+  bool has_own_ = false;
+  bool has_moved_ = false;
   std::int64_t iteration_ = 0;
   std::int32_t token_in_ = 0;
   std::int32_t token_ = -1;
   std::vector<ValuePtr> logits_;
+  bool is_under_way_ = false;  ///< the iteration
   const Step* now_ = nullptr;  ///< under way; null: the one before is done
 };
 
@@ -197,27 +207,60 @@ void NumericChip::Machine::begin(std::int64_t k, std::int32_t token) {
   token_in_ = token;
   token_ = -1;
   logits_.clear();
-  std::fill(displacements_.begin(), displacements_.end(), RegisterState{});
-  kept_.resize(static_cast<std::size_t>(tables_.kept));
-  for (const std::int32_t instruction : tables_.moving) {
-    const Displacement at = displacement(text_.instructions[static_cast<std::size_t>(instruction)]);
-    if (at.is_enabled) {
-      add_steps(text_, instruction, at.slice, chip_, moved_);
+  is_under_way_ = false;
+}
+
+/// With the first thing that it can do: until then most chips wait, and hold nothing while they do.
+bool NumericChip::Machine::get_under_way() {
+  next_own_ = 0;
+  next_moved_ = 0;
+  read_own();
+  if (has_own_) {
+    const Instruction& in = text_.instructions[static_cast<std::size_t>(own_.instruction)];
+    if (in.opcode == Opcode::kReceive && !port_.has_vector(static_cast<std::int32_t>(unit_of(in, own_.at)))) {
+      now_ = &own_;  // what it waits for
+      return false;
     }
   }
-  std::sort(moved_.begin(), moved_.end(), [](const Step& a, const Step& b) { return is_before(a, b); });
-  next_ = 0;
-  next_moved_ = 0;
+  now_ = nullptr;
+  is_under_way_ = true;
+  std::fill(displacements_.begin(), displacements_.end(), RegisterState{});
+  kept_.resize(static_cast<std::size_t>(tables_.kept));
+  std::vector<DisplacedBurst> enabled;
+  for (const std::int32_t instruction : tables_.moving) {
+    const Displacement& at = displacement(text_.instructions[static_cast<std::size_t>(instruction)]);
+    if (at.is_enabled) {
+      enabled.push_back({instruction, at.slice});
+    }
+  }
+  moved_steps_ = steps_of(text_, enabled, chip_);
+  read_moved();
+  return true;
+}
+
+void NumericChip::Machine::read_own() {
+  has_own_ = next_own_ < tables_.steps.size();
+  if (has_own_) {
+    own_ = read_step(text_, tables_.steps[next_own_++], 0, chip_);
+  }
+}
+
+void NumericChip::Machine::read_moved() {
+  has_moved_ = next_moved_ < moved_steps_.size();
+  if (has_moved_) {
+    const StoredStep& stored = moved_steps_[next_moved_++];
+    moved_ = read_step(text_, stored, displacement(text_.instructions[stored.instruction]).slice, chip_);
+  }
 }
 
 /// What an iteration made is done with: only the cache goes on to the next one. Most chips wait for their turn most of
 /// the time, and must not hold all this while they do.
 void NumericChip::Machine::end_iteration() {
   rows_.clear();
-  kept_ = {};
+  kept_ = std::vector<std::unique_ptr<Kept>>();
   cells_.clear();
   inputs_.clear();
-  moved_ = {};
+  moved_steps_ = {};
   riders_ = {};
   pools_.clear();
   experts_.clear();
@@ -231,16 +274,23 @@ void NumericChip::Machine::end_iteration() {
 
 /// Of the text's own instances and those that a register has moved, the one that comes first.
 bool NumericChip::Machine::advance() {
-  const bool has_own = next_ < tables_.steps.size();
-  if (next_moved_ < moved_.size() && (!has_own || is_before(moved_[next_moved_], tables_.steps[next_]))) {
-    now_ = &moved_[next_moved_++];
-    return true;
+  if (has_moved_ && (!has_own_ || is_before(moved_, own_))) {
+    step_ = moved_;
+    read_moved();
+  } else if (has_own_) {
+    step_ = own_;
+    read_own();
+  } else {
+    return false;
   }
-  now_ = has_own ? &tables_.steps[next_++] : nullptr;
-  return has_own;
+  now_ = &step_;
+  return true;
 }
 
 bool NumericChip::Machine::run() {
+  if (!is_under_way_ && !get_under_way()) {
+    return false;
+  }
   streams_.clear();
   streams_.bring_back(riders_);
   while (now_ != nullptr || advance()) {
@@ -294,7 +344,12 @@ std::int32_t NumericChip::Machine::row_of(const Instruction& in, const StreamOpe
 }
 
 NumericChip::Machine::Kept& NumericChip::Machine::kept() {
-  return kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(now_->instruction)])];
+  std::unique_ptr<Kept>& kept =
+      kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(now_->instruction)])];
+  if (!kept) {
+    kept = std::make_unique<Kept>();
+  }
+  return *kept;
 }
 
 bool NumericChip::Machine::take(const StreamOperand& operand,
@@ -654,7 +709,7 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
   take_inputs(in, at);
   Kept& kept = this->kept();
   ValuePtr first;
-  const PassContext context{&kernels_, &model_, plan_.position(iteration_)};
+  const PassContext context{&kernels_, &model_, plan_.position(iteration_), &in_order_};
   for (const StreamOperand& operand : in.operands) {
     if (operand.kind != OperandKind::kOut) {
       continue;
@@ -763,7 +818,8 @@ void NumericChip::Machine::transpose(const Instruction& in, const LoopIndex& at)
     for (std::int32_t before = now_->instruction; before-- > 0 && inputs.empty();) {
       const Instruction& other = text_.instructions[static_cast<std::size_t>(before)];
       if (other.opcode == Opcode::kTranspose && other.hemisphere == in.hemisphere) {
-        inputs = kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(before)])].inputs[0];
+        const auto& other_kept = kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(before)])];
+        inputs = other_kept ? other_kept->inputs[0] : inputs;
       }
     }
     kept().inputs[0] = inputs;

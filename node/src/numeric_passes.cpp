@@ -186,10 +186,13 @@ ValuePtr convert(const PassContext& context, const std::vector<ValuePtr>& inputs
   if (role != NumericRole::kKey) {
     return value;
   }
-  auto lanes = std::make_shared<Lanes>(value->numbers.size());
-  std::iota(lanes->begin(), lanes->end(), 0);
+  if (!*context.in_order || (*context.in_order)->size() != value->numbers.size()) {
+    auto lanes = std::make_shared<Lanes>(value->numbers.size());
+    std::iota(lanes->begin(), lanes->end(), 0);
+    *context.in_order = std::move(lanes);
+  }
   auto out = make_counted<NumericValue>();
-  out->lanes = std::move(lanes);
+  out->lanes = *context.in_order;
   out->numbers = value->numbers;
   out->label = static_cast<std::int32_t>(context.position);
   return out;

@@ -72,18 +72,31 @@ bool is_moved(const ChipProgram& text, const Instruction& burst) {
 
 }  // namespace
 
-void add_steps(const ChipProgram& text,
-               std::int32_t instruction,
-               std::int32_t displaced_slices,
-               const ChipSpec& chip,
-               std::vector<Step>& steps) {
-  std::vector<InstanceEvent> events;
-  place_burst(text, instruction, displaced_slices, chip, events);
-  for (const InstanceEvent& event : events) {
-    if (event.kind != InstanceKind::kDispatch && event.kind != InstanceKind::kFetch) {
-      steps.push_back({event.cycle, event.instruction, event.at, event.kind});
+std::vector<StoredStep> steps_of(const ChipProgram& text,
+                                 const std::vector<DisplacedBurst>& bursts,
+                                 const ChipSpec& chip) {
+  std::vector<Step> steps;
+  std::size_t count = 0;
+  for (const DisplacedBurst& burst : bursts) {
+    count += static_cast<std::size_t>(instances(text.instructions[static_cast<std::size_t>(burst.instruction)]));
+  }
+  steps.reserve(count);
+  for (const DisplacedBurst& burst : bursts) {
+    const auto instruction = static_cast<std::uint32_t>(burst.instruction);
+    const auto own = static_cast<std::uint32_t>(instances(text.instructions[instruction]));
+    for (std::uint32_t ordinal = 0; ordinal < own; ++ordinal) {
+      steps.push_back(read_step(text, {instruction, ordinal}, burst.slices, chip));
     }
   }
+  std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return is_before(a, b); });
+  std::vector<StoredStep> out;
+  out.reserve(count);
+  for (const Step& step : steps) {
+    const Instruction& burst = text.instructions[static_cast<std::size_t>(step.instruction)];
+    out.push_back({static_cast<std::uint32_t>(step.instruction),
+                   (std::uint32_t{step.at[0]} * burst.count[1] + step.at[1]) * burst.count[2] + step.at[2]});
+  }
+  return out;
 }
 
 bool NumericText::Tables::find_static(Place place, StaticRow& found) const {
@@ -103,6 +116,7 @@ bool NumericText::Tables::find_static(Place place, StaticRow& found) const {
 NumericText::NumericText(const ChipProgram& text, const ChipSpec& chip, const IterationPlan& plan)
     : tables_(std::make_unique<Tables>()) {
   tables_->text = &text;
+  std::vector<DisplacedBurst> own;
   for (std::size_t i = 0; i < text.instructions.size(); ++i) {
     const Instruction& burst = text.instructions[i];
     const Unit unit = info(burst.opcode).unit;
@@ -110,11 +124,10 @@ NumericText::NumericText(const ChipProgram& text, const ChipSpec& chip, const It
     if (is_moved(text, burst)) {
       tables_->moving.push_back(static_cast<std::int32_t>(i));
     } else {
-      add_steps(text, static_cast<std::int32_t>(i), 0, chip, tables_->steps);
+      own.push_back({static_cast<std::int32_t>(i), 0});
     }
   }
-  std::sort(tables_->steps.begin(), tables_->steps.end(), [](const Step& a, const Step& b) { return is_before(a, b); });
-  tables_->steps.shrink_to_fit();
+  tables_->steps = steps_of(text, own, chip);
   std::vector<RowPlace> rows;
   for (const Allocation& made : text.allocations) {
     const Tensor& tensor = text.tensors[made.tensor];

@@ -103,6 +103,8 @@ class PayloadPort {
   PayloadPort& operator=(PayloadPort&&) = delete;
   virtual ~PayloadPort() = default;
   virtual void send(std::int32_t link, std::span<const std::byte> vector) = 0;
+  /// Something has come that nobody took.
+  [[nodiscard]] virtual bool has_vector(std::int32_t link) const = 0;
   /// The oldest vector that has come, taken off the link.
   /// @return false: nothing has come yet
   [[nodiscard]] virtual bool receive(std::int32_t link, std::span<std::byte> vector) = 0;
