@@ -103,7 +103,7 @@ def flipped_bits(model, case):
 def memory_and_speed(model, case):
     """Longer runs: the cache fills up."""
     one_rank = None
-    for chips, ranks in ((1, 0), (1, 1), (8, 1), (8, 2), (8, 8), (64, 1), (64, 2), (64, 7), (64, 64)):
+    for chips, ranks in ((1, 0), (1, 1), (8, 1), (8, 2), (8, 8), (16, 1), (64, 1), (64, 2), (64, 7), (64, 64)):
         out = generate(model, case, chips, ranks, "auto", 64)
         row = f"{model}: {chips} chips on {ranks or 'no'} ranks"
         if isinstance(out, str):

@@ -96,6 +96,12 @@ class NumericChip::Machine {
   struct Appended {
     ValuePtr before;
     ValuePtr value;
+    std::int32_t rows = 0;  ///< that hold it now
+  };
+  /// The elements of a vector that is turned, one value each.
+  struct Turned {
+    ValuePtr vector;
+    std::vector<ValuePtr> elements;
   };
   /// Elements of the vectors that entered the SXM.
   struct Pool {
@@ -114,6 +120,7 @@ class NumericChip::Machine {
   bool execute(const Step& step);
   void end_iteration();
   [[nodiscard]] Kept& kept();
+  void forget_after_last(const Instruction& in, const LoopIndex& at);
   void access(const Instruction& in, const LoopIndex& at);
   bool receive(const Instruction& in, const LoopIndex& at);
   bool send(const Instruction& in, const LoopIndex& at);
@@ -129,6 +136,7 @@ class NumericChip::Machine {
   void vector(const Instruction& in, const LoopIndex& at);
   void cross_lane(const Instruction& in, const LoopIndex& at);
   void transpose(const Instruction& in, const LoopIndex& at);
+  [[nodiscard]] static ValuePtr element_of(Turned& turned, const ValuePtr& vector, std::int32_t element);
   [[nodiscard]] ValuePtr packed(const Instruction& in, const StreamOperand& out, std::int32_t row);
   [[nodiscard]] const Displacement& displacement(const Instruction& in);
   [[nodiscard]] Displacement displacement_by(const BaseRegister& base) const;
@@ -166,6 +174,7 @@ class NumericChip::Machine {
   PlaceMap cache_;  ///< rows that stay
   PlaceMap rows_;   ///< of this iteration
   std::array<Planes, 2> planes_;
+  std::array<Turned, 2> turned_;                                     ///< per hemisphere
   std::vector<std::unique_ptr<Kept>> kept_;                          ///< of instructions that keep something
   std::vector<Cell> cells_;                                          ///< of the instance under way
   std::vector<ValuePtr> inputs_;                                     ///< likewise
@@ -267,6 +276,7 @@ void NumericChip::Machine::end_iteration() {
   routing_.clear();
   appended_.clear();
   lengthened_.clear();
+  turned_ = {};
   for (Planes& planes : planes_) {
     planes.accumulators.clear();
   }
@@ -581,7 +591,11 @@ Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, con
     value->label = cell.value->label;
     made = {before.value, std::move(value)};
   }
-  return {made.value, cell.part};
+  const Cell row{made.value, cell.part};
+  if (++made.rows == kRowsOfAValue) {
+    appended_.erase({before.value.get(), cell.value->label, std::bit_cast<std::uint32_t>(number)});
+  }
+  return row;
 }
 
 /// The lanes of a tile of positions, with one more: the same for all elements.
@@ -760,6 +774,14 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
     }
     put_value(in, operand, at, value);
   }
+  forget_after_last(in, at);
+}
+
+/// What a burst keeps from instance to instance is of no use after its last one.
+void NumericChip::Machine::forget_after_last(const Instruction& in, const LoopIndex& at) {
+  if (at[0] + 1 == in.count[0] && at[1] + 1 == in.count[1] && at[2] + 1 == in.count[2]) {
+    kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(now_->instruction)])].reset();
+  }
 }
 
 ValuePtr NumericChip::Machine::packed(const Instruction& in, const StreamOperand& out, std::int32_t row) {
@@ -808,6 +830,23 @@ void NumericChip::Machine::cross_lane(const Instruction& in, const LoopIndex& at
       put_value(in, operand, at, joins ? packed(in, operand, row_of(in, operand, at)) : inputs_.front());
     }
   }
+  forget_after_last(in, at);
+}
+
+/// The same value for all four of its rows.
+ValuePtr NumericChip::Machine::element_of(Turned& turned, const ValuePtr& vector, std::int32_t element) {
+  if (turned.vector != vector) {
+    turned.vector = vector;
+    turned.elements.assign(vector->numbers.size(), nullptr);
+  }
+  ValuePtr& value = turned.elements[static_cast<std::size_t>(element)];
+  if (!value) {
+    auto one = make_counted<NumericValue>();
+    one->numbers = {vector->numbers[static_cast<std::size_t>(element)]};
+    one->label = element;
+    value = std::move(one);
+  }
+  return value;
 }
 
 void NumericChip::Machine::transpose(const Instruction& in, const LoopIndex& at) {
@@ -837,10 +876,7 @@ void NumericChip::Machine::transpose(const Instruction& in, const LoopIndex& at)
       const std::int32_t element = (row + j) % model_.value_width();
       Cell cell{nullptr, (row + j) / model_.value_width()};
       if (static_cast<std::size_t>(element) < inputs.front()->numbers.size()) {
-        auto one = make_counted<NumericValue>();
-        one->numbers = {inputs.front()->numbers[static_cast<std::size_t>(element)]};
-        one->label = element;
-        cell.value = std::move(one);
+        cell.value = element_of(turned_[static_cast<std::size_t>(in.hemisphere)], inputs.front(), element);
       }
       cells_.push_back(std::move(cell));
     }

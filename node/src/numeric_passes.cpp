@@ -165,7 +165,7 @@ ValuePtr weigh(const PassContext& context, const std::vector<ValuePtr>& inputs, 
     return nullptr;
   }
   const std::int32_t slot = context.model->expert_slot(out_tensor);
-  const std::vector<ExpertChoice>& choices = (*routing)->choices;
+  const RareList<ExpertChoice>& choices = (*routing)->choices;
   auto out = make_counted<NumericValue>(*evaluated(context, inputs));
   out->has_factor = true;
   if (static_cast<std::int64_t>(choices.size()) == context.model->experts_per_token() &&

@@ -331,9 +331,11 @@ void unpack(NumericValue& value) {
   if (value.packed == Packed::kChoices && !numbers.empty()) {
     const std::size_t most = (numbers.size() - 1) / 2;
     const std::size_t count = std::min<std::size_t>(most, std::bit_cast<std::uint32_t>(numbers[0]));
+    std::vector<ExpertChoice> choices;
     for (std::size_t i = 0; i < count; ++i) {
-      value.choices.push_back({std::bit_cast<std::int32_t>(numbers[2 * i + 1]), numbers[2 * i + 2]});
+      choices.push_back({std::bit_cast<std::int32_t>(numbers[2 * i + 1]), numbers[2 * i + 2]});
     }
+    value.choices = std::move(choices);
   }
   value.packed = Packed::kNo;
 }

@@ -10,6 +10,13 @@ StreamRings::StreamRings(const ChipSpec& chip)
 }
 
 void StreamRings::clear() {
+  for (std::size_t row = 0; row < rows_.size(); ++row) {
+    if (rows_[row].turn == turn_) {
+      for (std::size_t stream = 0; stream < streams_; ++stream) {
+        standings_[row * streams_ + stream].cell.value = nullptr;
+      }
+    }
+  }
   if (++turn_ == 0) {
     std::fill(standings_.begin(), standings_.end(), Standing{});
     std::fill(rows_.begin(), rows_.end(), Row{});

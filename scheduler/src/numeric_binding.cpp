@@ -208,6 +208,7 @@ struct NumericBinder::Common {
   std::vector<std::vector<TensorUse>> uses;  ///< per text and tensor
   std::map<std::int32_t, ValuePtr> angles;   ///< per position
   LanesPool lanes;
+  std::map<std::pair<ModelTensor, const node::Lanes*>, ValuePtr> norms;  ///< weights, by whose lanes
 };
 
 namespace {
@@ -346,7 +347,12 @@ ValuePtr NumericBinding::vector_at(const TensorUse& use, std::int32_t layer, std
   if (use.content == Content::kGamma) {
     const std::int32_t groups = layout_.packing(Space::kHidden).groups;
     const ModelTensor norm{use.norm, use.norm == TensorKind::kFinalNorm ? 0 : layer, 0};
-    return stored_vector(norm, 0, layout_.gathered(Space::kHidden, row / (groups * kBytes), row / kBytes % groups));
+    const LanesPtr lanes = layout_.gathered(Space::kHidden, row / (groups * kBytes), row / kBytes % groups);
+    ValuePtr& known = common_.norms[{norm, lanes.get()}];
+    if (!known) {
+      known = stored_vector(norm, 0, lanes);
+    }
+    return known;
   }
   const std::int32_t each = rows_per_token();
   return stored_vector({.kind = TensorKind::kEmbedding},

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lpu/node/counted_pointer.hpp"
@@ -18,6 +19,31 @@ using ValuePtr = CountedPointer<const NumericValue>;
 /// Which element of the model each lane of a vector holds; -1: padding. Shared by all vectors of one layout.
 using Lanes = std::vector<std::int32_t>;
 using LanesPtr = std::shared_ptr<const Lanes>;
+
+/// A list that most values do without: 8 bytes where it is empty.
+template <typename T>
+class RareList {
+ public:
+  RareList() = default;
+  RareList(std::vector<T> items) {  // NOLINT(google-explicit-constructor): it stands for the vector
+    if (!items.empty()) {
+      auto own = make_counted<Items>();
+      own->items = std::move(items);
+      items_ = std::move(own);
+    }
+  }
+  [[nodiscard]] bool empty() const { return !items_; }
+  [[nodiscard]] std::size_t size() const { return items_ ? items_->items.size() : 0; }
+  [[nodiscard]] const T* begin() const { return items_ ? items_->items.data() : nullptr; }
+  [[nodiscard]] const T* end() const { return begin() + size(); }
+  [[nodiscard]] const T& operator[](std::size_t at) const { return items_->items[at]; }
+
+ private:
+  struct Items final : Counted {
+    std::vector<T> items;
+  };
+  CountedPointer<const Items> items_;
+};
 
 /// One row of SRAM or of a stream: byte part % 4 of each lane of the value; of weights, those of column part / 4.
 struct Cell {
@@ -71,10 +97,10 @@ struct NumericValue final : Counted {
   LanesPtr lanes;              ///< null: one number for all lanes
   std::vector<float> numbers;  ///< as many as lanes, or one
   const WeightColumns* weights = nullptr;  ///< owned by the model; a cell's part says which column. Null: none
-  std::vector<ProductTerm> terms;
-  std::vector<ExpertChoice> choices;  ///< a router's answer, ascending
-  float factor = 0.0F;                ///< with has_factor: numbers are to be multiplied by it, in one fma with a sum
-  std::int32_t token = -1;            ///< a candidate's id; its logit is numbers[0]
+  RareList<ProductTerm> terms;
+  RareList<ExpertChoice> choices;  ///< a router's answer, ascending
+  float factor = 0.0F;             ///< with has_factor: numbers are to be multiplied by it, in one fma with a sum
+  std::int32_t token = -1;         ///< a candidate's id; its logit is numbers[0]
   bool has_factor = false;
   Packed packed = Packed::kNo;
 };
