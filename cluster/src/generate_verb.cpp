@@ -302,6 +302,7 @@ RankResult generate_alone(const Job& job,
   const StopWatch watch;
   plant_faults(faults_of_environment(), 0, run_options);
   plant_numeric_faults(faults_of_environment(), options);
+  ::malloc_trim(0);  // what compiling took would stay beside the weights
   scheduler::refuse_non_finite(job.program, checkpoint);
   RankResult result;
   result.run = run_program(job.program, run_options);
@@ -309,7 +310,7 @@ RankResult generate_alone(const Job& job,
     result.numbers.ended_by_signal = result.run.ended_by_signal;
     return result;
   }
-  ::malloc_trim(0);  // what compiling and the timing plane took would stay with the process
+  ::malloc_trim(0);  // likewise the timing plane
   result.numbers = generate(job.program, checkpoint, options);
   result.run.ended_by_signal = result.numbers.ended_by_signal;
   result.run.memory_bytes = result.run.memory_bytes_max = result.numbers.memory_bytes;

@@ -167,6 +167,7 @@ Part take_part(const Place& place, const RunOptions& options, const GenerateOpti
       throw node::InputError(numbers.checkpoint + ": found another checkpoint on the host of rank " +
                              std::to_string(place.group.rank()) + "; expected that of rank 0 at the same path");
     }
+    ::malloc_trim(0);  // what compiling, parsing and sending took would stay beside the weights
     scheduler::refuse_non_finite(place.program, checkpoint);
     run_timing_plane(place, options, part);
     if (part.signal == 0) {

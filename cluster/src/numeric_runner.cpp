@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <malloc.h>
 #include <set>
 #include <string>
 #include <utility>
@@ -10,7 +11,6 @@
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
-#include "lpu/scheduler/numeric_binding.hpp"
 
 namespace lpu::cluster {
 namespace {
@@ -136,6 +136,8 @@ NumericRunner::NumericRunner(const scheduler::ClusterProgram& program,
       exchange_(exchange),
       plan_(scheduler::with_users(program, 1)),
       kernels_(&node::numeric_kernels(options.simd)),
+      bench_(program.chip),
+      binder_(program, checkpoint),
       transport_(program.bindings, placement_, exchange),
       answers_(options, checkpoint.model().vocabulary) {
   transport_.set_tamperer(options.tamperer);
@@ -166,12 +168,13 @@ NumericRunner::NumericRunner(const scheduler::ClusterProgram& program,
     ready_.push_back(chips_.size());
     Chip& chip = chips_.emplace_back();
     chip.id = binding.chip;
-    chip.model = scheduler::bind_numbers(program, binding, checkpoint);
+    chip.model = binder_.bind(binding);
     chip.numbers = std::make_unique<node::NumericChip>(
-        *text, program.chip, binding, plan_, *chip.model, *kernels_, transport_.port(binding.chip));
+        *text, bench_, program.chip, binding, plan_, *chip.model, *kernels_, transport_.port(binding.chip));
     chip.takes_token = chip.numbers->takes_token();
   }
   running_ = chips_.size();
+  ::malloc_trim(0);  // what sorting the texts took would stay with the process
 }
 
 /// The token that the chip's next iteration takes; -1 where it takes none; none: it has not come.

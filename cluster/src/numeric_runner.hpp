@@ -12,6 +12,7 @@
 #include "lpu/cluster/generate.hpp"
 #include "lpu/interconnect/payload_transport.hpp"
 #include "lpu/node/numeric_chip.hpp"
+#include "lpu/scheduler/numeric_binding.hpp"
 
 namespace lpu::cluster {
 
@@ -128,6 +129,8 @@ class NumericRunner final : public Execution {
   const node::NumericKernels* kernels_;
   std::int32_t speaker_ = -1;         ///< lowest chip of stage 0: tells rank 0 the program's token
   std::vector<std::int32_t> takers_;  ///< ranks with chips of stage 0, but for rank 0
+  node::NumericBench bench_;
+  scheduler::NumericBinder binder_;
   interconnect::PayloadTransport transport_;
   std::vector<std::unique_ptr<node::NumericText>> texts_;
   std::vector<Chip> chips_;           ///< that are here, in id order

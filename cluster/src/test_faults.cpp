@@ -18,7 +18,8 @@ namespace {
 
 constexpr std::string_view kVariable = "LPU_CLUSTER_TEST_FAULTS";
 constexpr std::string_view kKnown =
-    "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K, cut=CHIP.LINK.K, bit=CHIP.LINK.N, lose=CHIP.LINK.N or skip=CHIP.K.I, "
+    "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K, cut=CHIP.LINK.K, bit=CHIP.LINK.N, low=CHIP.LINK.N, lose=CHIP.LINK.N "
+    "or skip=CHIP.K.I, "
     "separated by "
     "commas";
 
@@ -49,7 +50,7 @@ Fault parse(std::string_view text) {
     }
   }
   const std::size_t expected = out.kind == "delay" ? 1 : 3;
-  constexpr std::array<std::string_view, 7> kKinds = {"delay", "flip", "swap", "cut", "bit", "lose", "skip"};
+  constexpr std::array<std::string_view, 8> kKinds = {"delay", "flip", "swap", "cut", "bit", "low", "lose", "skip"};
   const bool is_known = std::find(kKinds.begin(), kKinds.end(), out.kind) != kKinds.end();
   if (!is_known || out.numbers.size() != expected) {
     throw node::InputError(std::string(kVariable) + ": found " + std::string(text) + "; expected " +
@@ -87,10 +88,15 @@ interconnect::Tamperer tamperer(std::string_view kind, interconnect::Delivery en
 }
 
 bool is_numeric(const Fault& fault) {
-  return fault.kind == "bit" || fault.kind == "lose";
+  return fault.kind == "bit" || fault.kind == "low" || fault.kind == "lose";
 }
 
-interconnect::PayloadTamperer numeric_tamperer(bool is_flip, interconnect::Delivery end, std::int64_t number) {
+/// Loses a vector, or flips a bit of its first byte that is not 0.
+/// @param kind  bit: a high one, which no addition to a larger number rounds away; low: the lowest, which in the first
+///              of a value's four vectors is the last of the mantissa
+interconnect::PayloadTamperer numeric_tamperer(std::string_view kind, interconnect::Delivery end, std::int64_t number) {
+  const bool is_flip = kind != "lose";
+  const auto bit = kind == "low" ? std::byte{0x01} : std::byte{0x40};
   return [=, seen = std::int64_t{0}](interconnect::Delivery to, std::span<std::byte> vector) mutable {
     if (to.chip != end.chip || to.link != end.link) {
       return true;
@@ -101,7 +107,7 @@ interconnect::PayloadTamperer numeric_tamperer(bool is_flip, interconnect::Deliv
     }
     const bool is_hit = seen++ == number;
     if (is_hit && is_flip) {
-      *found ^= std::byte{0x40};  // a high bit: a low one may be lost where the number is added to a larger one
+      *found ^= bit;
     }
     return is_flip || !is_hit;
   };
@@ -138,7 +144,7 @@ void plant_numeric_faults(const std::string& faults, GenerateOptions& options) {
     const Fault fault = parse(text);
     if (is_numeric(fault)) {
       options.tamperer = numeric_tamperer(
-          fault.kind == "bit",
+          fault.kind,
           {.chip = static_cast<std::int32_t>(fault.numbers[0]), .link = static_cast<std::int32_t>(fault.numbers[1])},
           fault.numbers[2]);
     }

@@ -15,6 +15,8 @@ namespace lpu::cluster {
 ///     cut=CHIP.LINK.K    nothing of iteration K, and nothing after it, comes to this link end
 ///     bit=CHIP.LINK.N    one bit of a number on its way to this link end: in the N-th vector there (from 0) that holds
 ///                        more than zeros, or the first one after it; numeric plane
+///     low=CHIP.LINK.N    likewise the lowest bit: of the mantissa where N is the first of a value's four vectors. The
+///                        execution shows it; the result too, unless an addition to a larger number rounds it away
 ///     lose=CHIP.LINK.N   the N-th vector to this link end (from 0) never comes; numeric plane
 ///     skip=CHIP.K.I      the chip leaves out instruction I in iteration K
 ///

@@ -9,6 +9,32 @@
 
 namespace lpu::interconnect {
 
+namespace {
+
+/// Bytes, first in, first out. It takes no room before the first one.
+class ByteQueue {
+ public:
+  [[nodiscard]] std::size_t size() const { return bytes_.size() - taken_; }
+  void push(std::span<const std::byte> bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+  /// @pre as many are there
+  void pop(std::span<std::byte> bytes) {
+    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(taken_), bytes.size(), bytes.begin());
+    taken_ += bytes.size();
+    if (taken_ == bytes_.size()) {
+      *this = {};  // gives the room back
+    } else if (2 * taken_ > bytes_.size()) {
+      bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(taken_));
+      taken_ = 0;
+    }
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::size_t taken_ = 0;  ///< of them
+};
+
+}  // namespace
+
 class PayloadTransport::ChipPort final : public node::PayloadPort {
  public:
   ChipPort(PayloadTransport& transport, const node::ChipBinding& binding)
@@ -17,14 +43,15 @@ class PayloadTransport::ChipPort final : public node::PayloadPort {
   void send(std::int32_t link, std::span<const std::byte> vector) override {
     transport_->carry(*binding_, link, vector);
   }
+  [[nodiscard]] bool has_vector(std::int32_t link) const override {
+    return queues_[static_cast<std::size_t>(link)].size() > 0;
+  }
   [[nodiscard]] bool receive(std::int32_t link, std::span<std::byte> vector) override {
-    std::deque<std::byte>& queue = queues_[static_cast<std::size_t>(link)];
+    ByteQueue& queue = queues_[static_cast<std::size_t>(link)];
     if (queue.size() < vector.size()) {
       return false;
     }
-    const auto end = queue.begin() + static_cast<std::ptrdiff_t>(vector.size());
-    std::copy(queue.begin(), end, vector.begin());
-    queue.erase(queue.begin(), end);
+    queue.pop(vector);
     return true;
   }
   /// @return false: there is no such link
@@ -32,12 +59,11 @@ class PayloadTransport::ChipPort final : public node::PayloadPort {
     if (link < 0 || static_cast<std::size_t>(link) >= queues_.size()) {
       return false;
     }
-    std::deque<std::byte>& queue = queues_[static_cast<std::size_t>(link)];
-    queue.insert(queue.end(), vector.begin(), vector.end());
+    queues_[static_cast<std::size_t>(link)].push(vector);
     return true;
   }
   [[nodiscard]] std::optional<Delivery> leftover() const {
-    const auto found = std::find_if(queues_.begin(), queues_.end(), [](const auto& queue) { return !queue.empty(); });
+    const auto found = std::find_if(queues_.begin(), queues_.end(), [](const auto& queue) { return queue.size() > 0; });
     if (found == queues_.end()) {
       return std::nullopt;
     }
@@ -47,7 +73,7 @@ class PayloadTransport::ChipPort final : public node::PayloadPort {
  private:
   PayloadTransport* transport_;
   const node::ChipBinding* binding_;
-  std::vector<std::deque<std::byte>> queues_;  ///< per link
+  std::vector<ByteQueue> queues_;  ///< per link
 };
 
 PayloadTransport::PayloadTransport(std::span<const node::ChipBinding> bindings,

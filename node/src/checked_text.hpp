@@ -84,6 +84,7 @@ void place_burst(const ChipProgram& text,
                  std::int32_t displaced_slices,
                  const ChipSpec& chip,
                  std::vector<InstanceEvent>& events);
+[[nodiscard]] InstanceKind kind_of(Opcode opcode);
 [[nodiscard]] bool is_before(const InstanceEvent& a, const InstanceEvent& b);
 
 /// What every single instruction may be: operands, streams, directions, sources, capacities of its unit.

@@ -52,8 +52,6 @@ bool is_before(const InstanceEvent& a, const InstanceEvent& b) {
   return std::tie(a.cycle, a.kind, a.instruction, a.at) < std::tie(b.cycle, b.kind, b.instruction, b.at);
 }
 
-namespace {
-
 InstanceKind kind_of(Opcode opcode) {
   switch (info(opcode).unit) {
     case Unit::kMem:
@@ -70,8 +68,6 @@ InstanceKind kind_of(Opcode opcode) {
   }
   return InstanceKind::kOperate;
 }
-
-}  // namespace
 
 void place_burst(const ChipProgram& text,
                  std::int32_t instruction,

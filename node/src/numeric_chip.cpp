@@ -7,49 +7,22 @@
 #include <map>
 #include <string>
 #include <tuple>
-#include <unordered_map>
 
-#include "checked_text.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
 #include "numeric_passes.hpp"
+#include "numeric_text.hpp"
+#include "place_map.hpp"
+#include "stream_rings.hpp"
 
 namespace lpu::node {
 
-struct NumericText::Tables {
-  /// A row of a static tensor, and where it lies.
-  struct StaticRow {
-    Place place = 0;
-    std::int32_t row = 0;
-    std::uint16_t tensor = 0;
-  };
-  const ChipProgram* text = nullptr;
-  std::vector<InstanceEvent> events;  ///< of bursts that no register moves from slice to slice
-  std::vector<std::int32_t> moving;   ///< the others
-  std::vector<StaticRow> statics;     ///< by place, each once
-
-  /// @return nullptr: no static row lies there
-  [[nodiscard]] const StaticRow* find_static(Place place) const {
-    const auto found = std::lower_bound(
-        statics.begin(), statics.end(), place, [](const StaticRow& row, Place wanted) { return row.place < wanted; });
-    return found != statics.end() && found->place == place ? &*found : nullptr;
-  }
-};
-
 namespace {
 
-bool is_dispatch(const InstanceEvent& event) {
-  return event.kind == InstanceKind::kDispatch || event.kind == InstanceKind::kFetch;
-}
-
-void add_events(const ChipProgram& text,
-                std::int32_t instruction,
-                std::int32_t slices,
-                const ChipSpec& chip,
-                std::vector<InstanceEvent>& events) {
-  const auto before = static_cast<std::ptrdiff_t>(events.size());
-  place_burst(text, instruction, slices, chip, events);
-  events.erase(std::remove_if(events.begin() + before, events.end(), is_dispatch), events.end());
+/// Rows of a cache go on from iteration to iteration.
+bool is_cache_write(const ChipProgram& text, const Instruction& in) {
+  const RegisterKind kind = text.registers[in.base_register].kind;
+  return kind == RegisterKind::kAppend || kind == RegisterKind::kUser;
 }
 
 /// Adds its own lifetime to a sum.
@@ -67,67 +40,13 @@ class Timer {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-/// Rows of static tensors by their places, for every displacement of the allocation's register.
-void find_statics(NumericText::Tables& tables, const ChipSpec& chip, std::int32_t context) {
-  const ChipProgram& text = *tables.text;
-  for (const Allocation& made : text.allocations) {
-    const Tensor& tensor = text.tensors[made.tensor];
-    if (tensor.scope != TensorScope::kStatic || tensor.rows == 0) {
-      continue;
-    }
-    const BaseRegister& base = text.registers[made.base_register];
-    for (const Displacement& moved : all_displacements(base, context)) {
-      LoopIndex at{};
-      for (at[0] = 0; at[0] < made.count[0]; ++at[0]) {
-        for (at[1] = 0; at[1] < made.count[1]; ++at[1]) {
-          for (at[2] = 0; at[2] < made.count[2]; ++at[2]) {
-            const std::int64_t slice = affine(made.slice, made.slice_stride, at) + moved.slice;
-            const std::int64_t address = affine(made.address, made.address_stride, at) + moved.address;
-            const auto row = static_cast<std::int32_t>(affine(made.row, made.row_stride, at)) + moved.row;
-            if (is_in_sram(slice, address, chip) && row < tensor.rows) {
-              tables.statics.push_back({make_place(made.hemisphere, slice, address, chip), row, made.tensor});
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
 }  // namespace
-
-NumericText::NumericText(const ChipProgram& text, const ChipSpec& chip, const IterationPlan& plan)
-    : tables_(std::make_unique<Tables>()) {
-  tables_->text = &text;
-  for (std::size_t i = 0; i < text.instructions.size(); ++i) {
-    const Instruction& burst = text.instructions[i];
-    const RegisterKind kind = text.registers[burst.base_register].kind;
-    const bool is_memory = info(burst.opcode).unit == Unit::kMem;
-    if (is_memory && (kind == RegisterKind::kToken || kind == RegisterKind::kAppend || kind == RegisterKind::kUser)) {
-      tables_->moving.push_back(static_cast<std::int32_t>(i));
-    } else {
-      add_events(text, static_cast<std::int32_t>(i), 0, chip, tables_->events);
-    }
-  }
-  std::sort(tables_->events.begin(), tables_->events.end(), is_before);
-  tables_->events.shrink_to_fit();
-  find_statics(*tables_, chip, plan.context);
-  auto& statics = tables_->statics;
-  std::sort(statics.begin(), statics.end(), [](const auto& a, const auto& b) {
-    return std::tie(a.place, a.tensor, a.row) < std::tie(b.place, b.tensor, b.row);
-  });
-  statics.erase(
-      std::unique(statics.begin(), statics.end(), [](const auto& a, const auto& b) { return a.place == b.place; }),
-      statics.end());
-  statics.shrink_to_fit();
-}
-NumericText::~NumericText() = default;
-NumericText::NumericText(NumericText&&) noexcept = default;
 
 /// The state of one chip: what stands in SRAM, on the streams, in the MXM.
 class NumericChip::Machine {
  public:
   Machine(const NumericText::Tables& tables,
+          StreamRings& streams,
           const ChipSpec& chip,
           const ChipBinding& binding,
           const IterationPlan& plan,
@@ -142,7 +61,8 @@ class NumericChip::Machine {
         model_(model),
         kernels_(kernels),
         port_(port),
-        streams_(static_cast<std::size_t>(4 * chip.streams_per_direction)),
+        streams_(streams),
+        displacements_(tables.text->registers.size()),
         wire_(static_cast<std::size_t>(chip.vector_bytes)) {}
 
   void begin(std::int64_t k, std::int32_t token);
@@ -157,11 +77,6 @@ class NumericChip::Machine {
 
  private:
   static constexpr std::int32_t kRowsOfAValue = 4;
-  static constexpr std::int64_t kRing = 64;  ///< more cycles than a value is on its way
-  struct Standing {
-    std::int64_t diagonal = INT64_MIN;
-    Cell cell;
-  };
   /// The weights of one hemisphere's two planes.
   struct Planes {
     using Name = std::pair<std::uint16_t, std::int32_t>;
@@ -181,11 +96,31 @@ class NumericChip::Machine {
   struct Appended {
     ValuePtr before;
     ValuePtr value;
+    std::int32_t rows = 0;  ///< that hold it now
   };
-  using Pool = std::unordered_map<std::int32_t, float>;
+  /// The elements of a vector that is turned, one value each.
+  struct Turned {
+    ValuePtr vector;
+    std::vector<ValuePtr> elements;
+  };
+  /// Elements of the vectors that entered the SXM.
+  struct Pool {
+    std::vector<float> numbers;  ///< per element
+    std::vector<bool> is_there;
+  };
+  struct RegisterState {
+    Displacement displacement;
+    bool is_known = false;  ///< in this iteration
+  };
 
+  bool get_under_way();
+  void read_own();
+  void read_moved();
   bool advance();
-  bool execute(const InstanceEvent& event);
+  bool execute(const Step& step);
+  void end_iteration();
+  [[nodiscard]] Kept& kept();
+  void forget_after_last(const Instruction& in, const LoopIndex& at);
   void access(const Instruction& in, const LoopIndex& at);
   bool receive(const Instruction& in, const LoopIndex& at);
   bool send(const Instruction& in, const LoopIndex& at);
@@ -201,14 +136,11 @@ class NumericChip::Machine {
   void vector(const Instruction& in, const LoopIndex& at);
   void cross_lane(const Instruction& in, const LoopIndex& at);
   void transpose(const Instruction& in, const LoopIndex& at);
+  [[nodiscard]] static ValuePtr element_of(Turned& turned, const ValuePtr& vector, std::int32_t element);
   [[nodiscard]] ValuePtr packed(const Instruction& in, const StreamOperand& out, std::int32_t row);
-  [[nodiscard]] Displacement displacement(const Instruction& in) const;
-  [[nodiscard]] std::int32_t row_of(const Instruction& in, const StreamOperand& operand, const LoopIndex& at) const;
-  [[nodiscard]] Standing& place_on(const StreamOperand& operand,
-                                   std::int32_t stream,
-                                   std::int64_t cycle,
-                                   std::int32_t position,
-                                   std::int64_t* diagonal);
+  [[nodiscard]] const Displacement& displacement(const Instruction& in);
+  [[nodiscard]] Displacement displacement_by(const BaseRegister& base) const;
+  [[nodiscard]] std::int32_t row_of(const Instruction& in, const StreamOperand& operand, const LoopIndex& at);
   /// @return false: nothing stands there
   bool take(const StreamOperand& operand,
             const LoopIndex& at,
@@ -219,14 +151,10 @@ class NumericChip::Machine {
            const LoopIndex& at,
            std::int64_t cycle,
            std::int32_t position,
-           const std::vector<Cell>& cells);
+           std::span<const Cell> cells);
   void put_value(const Instruction& in, const StreamOperand& operand, const LoopIndex& at, const ValuePtr& value);
-  /// All inputs of the instance, held ones included.
-  void take_inputs(const Instruction& in,
-                   const LoopIndex& at,
-                   std::vector<ValuePtr>& inputs,
-                   std::vector<bool>& east,
-                   std::vector<std::uint16_t>& tensors);
+  /// All inputs of the instance, held ones included: inputs_, east_, from_.
+  void take_inputs(const Instruction& in, const LoopIndex& at);
   [[noreturn]] void fail(const std::string& reason) const;
 
   const NumericText::Tables& tables_;
@@ -237,13 +165,21 @@ class NumericChip::Machine {
   NumericModel& model_;
   const NumericKernels& kernels_;
   PayloadPort& port_;
-  std::vector<std::vector<Standing>> streams_;  ///< per stream: by diagonal; empty until something stands there
-  std::vector<std::byte> wire_;                 ///< the vector being sent or taken
+  StreamRings& streams_;                      ///< while it runs
+  std::vector<StreamRings::Rider> riders_;    ///< while it waits
+  std::vector<RegisterState> displacements_;  ///< per register
+  std::vector<std::byte> wire_;               ///< the vector being sent or taken
   std::uint64_t fold_ = 0;
   NumericTimes times_;
-  std::unordered_map<Place, Cell> memory_;
+  PlaceMap cache_;  ///< rows that stay
+  PlaceMap rows_;   ///< of this iteration
   std::array<Planes, 2> planes_;
-  std::vector<Kept> kept_;
+  std::array<Turned, 2> turned_;                                     ///< per hemisphere
+  std::vector<std::unique_ptr<Kept>> kept_;                          ///< of instructions that keep something
+  std::vector<Cell> cells_;                                          ///< of the instance under way
+  std::vector<ValuePtr> inputs_;                                     ///< likewise
+  std::vector<bool> east_;                                           ///< per input
+  std::vector<std::uint16_t> from_;                                  ///< per input: its tensor
   std::map<std::pair<std::int32_t, std::uint16_t>, Pool> pools_;     ///< per (hemisphere, tensor that enters the SXM)
   std::map<std::int32_t, std::vector<std::int32_t>> experts_;        ///< per layer slot
   std::map<std::int32_t, std::array<Cell, kRowsOfAValue>> routing_;  ///< per layer slot: the answer's rows so far
@@ -251,14 +187,21 @@ class NumericChip::Machine {
   std::map<std::tuple<const NumericValue*, std::int32_t, std::uint32_t>, Appended> appended_;
   /// Likewise lanes, by those before and the positions of a tile: those before, and the longer ones.
   std::map<std::pair<const Lanes*, std::int32_t>, std::pair<LanesPtr, LanesPtr>> lengthened_;
-  std::vector<InstanceEvent> moved_;  ///< instances of this iteration whose slices a register gives
-  std::size_t next_ = 0;              ///< of the text's own instances
-  std::size_t next_moved_ = 0;
+  LanesPtr in_order_;                    ///< of keys
+  std::vector<StoredStep> moved_steps_;  ///< instances of this iteration whose slices a register gives
+  std::size_t next_own_ = 0;             ///< of the text's own instances, behind own_
+  std::size_t next_moved_ = 0;           ///< likewise
+  Step own_;                             ///< the next one of the text's own
+  Step moved_;                           ///< the next one of the others
+  Step step_;
+  bool has_own_ = false;
+  bool has_moved_ = false;
   std::int64_t iteration_ = 0;
   std::int32_t token_in_ = 0;
   std::int32_t token_ = -1;
   std::vector<ValuePtr> logits_;
-  const InstanceEvent* now_ = nullptr;  ///< under way; null: the one before is done
+  bool is_under_way_ = false;  ///< the iteration
+  const Step* now_ = nullptr;  ///< under way; null: the one before is done
 };
 
 void NumericChip::Machine::fail(const std::string& reason) const {
@@ -273,49 +216,115 @@ void NumericChip::Machine::begin(std::int64_t k, std::int32_t token) {
   token_in_ = token;
   token_ = -1;
   logits_.clear();
+  is_under_way_ = false;
+}
+
+/// With the first thing that it can do: until then most chips wait, and hold nothing while they do.
+bool NumericChip::Machine::get_under_way() {
+  next_own_ = 0;
+  next_moved_ = 0;
+  read_own();
+  if (has_own_) {
+    const Instruction& in = text_.instructions[static_cast<std::size_t>(own_.instruction)];
+    if (in.opcode == Opcode::kReceive && !port_.has_vector(static_cast<std::int32_t>(unit_of(in, own_.at)))) {
+      now_ = &own_;  // what it waits for
+      return false;
+    }
+  }
+  now_ = nullptr;
+  is_under_way_ = true;
+  std::fill(displacements_.begin(), displacements_.end(), RegisterState{});
+  kept_.resize(static_cast<std::size_t>(tables_.kept));
+  std::vector<DisplacedBurst> enabled;
+  for (const std::int32_t instruction : tables_.moving) {
+    const Displacement& at = displacement(text_.instructions[static_cast<std::size_t>(instruction)]);
+    if (at.is_enabled) {
+      enabled.push_back({instruction, at.slice});
+    }
+  }
+  moved_steps_ = steps_of(text_, enabled, chip_);
+  read_moved();
+  return true;
+}
+
+void NumericChip::Machine::read_own() {
+  has_own_ = next_own_ < tables_.steps.size();
+  if (has_own_) {
+    own_ = read_step(text_, tables_.steps[next_own_++], 0, chip_);
+  }
+}
+
+void NumericChip::Machine::read_moved() {
+  has_moved_ = next_moved_ < moved_steps_.size();
+  if (has_moved_) {
+    const StoredStep& stored = moved_steps_[next_moved_++];
+    moved_ = read_step(text_, stored, displacement(text_.instructions[stored.instruction]).slice, chip_);
+  }
+}
+
+/// What an iteration made is done with: only the cache goes on to the next one. Most chips wait for their turn most of
+/// the time, and must not hold all this while they do.
+void NumericChip::Machine::end_iteration() {
+  rows_.clear();
+  kept_ = std::vector<std::unique_ptr<Kept>>();
+  cells_.clear();
+  inputs_.clear();
+  moved_steps_ = {};
+  riders_ = {};
   pools_.clear();
   experts_.clear();
   routing_.clear();
-  kept_.assign(text_.instructions.size(), {});
-  moved_.clear();
-  for (const std::int32_t instruction : tables_.moving) {
-    const Displacement at = displacement(text_.instructions[static_cast<std::size_t>(instruction)]);
-    if (at.is_enabled) {
-      add_events(text_, instruction, at.slice, chip_, moved_);
-    }
+  appended_.clear();
+  lengthened_.clear();
+  turned_ = {};
+  for (Planes& planes : planes_) {
+    planes.accumulators.clear();
   }
-  std::sort(moved_.begin(), moved_.end(), is_before);
-  next_ = 0;
-  next_moved_ = 0;
 }
 
 /// Of the text's own instances and those that a register has moved, the one that comes first.
 bool NumericChip::Machine::advance() {
-  const bool has_own = next_ < tables_.events.size();
-  if (next_moved_ < moved_.size() && (!has_own || is_before(moved_[next_moved_], tables_.events[next_]))) {
-    now_ = &moved_[next_moved_++];
-    return true;
+  if (has_moved_ && (!has_own_ || is_before(moved_, own_))) {
+    step_ = moved_;
+    read_moved();
+  } else if (has_own_) {
+    step_ = own_;
+    read_own();
+  } else {
+    return false;
   }
-  now_ = has_own ? &tables_.events[next_++] : nullptr;
-  return has_own;
+  now_ = &step_;
+  return true;
 }
 
 bool NumericChip::Machine::run() {
+  if (!is_under_way_ && !get_under_way()) {
+    return false;
+  }
+  streams_.clear();
+  streams_.bring_back(riders_);
   while (now_ != nullptr || advance()) {
     if (!execute(*now_)) {
+      riders_ = streams_.riders(now_->cycle);
       return false;
     }
     fold_ = node::fold(fold_,
                        static_cast<std::uint64_t>(now_->instruction) << 32U | static_cast<std::uint32_t>(now_->cycle));
     now_ = nullptr;
   }
-  appended_.clear();
-  lengthened_.clear();
+  end_iteration();
   return true;
 }
 
-Displacement NumericChip::Machine::displacement(const Instruction& in) const {
-  const BaseRegister& base = text_.registers[in.base_register];
+const Displacement& NumericChip::Machine::displacement(const Instruction& in) {
+  RegisterState& state = displacements_[in.base_register];
+  if (!state.is_known) {
+    state = {displacement_by(text_.registers[in.base_register]), true};
+  }
+  return state.displacement;
+}
+
+Displacement NumericChip::Machine::displacement_by(const BaseRegister& base) const {
   switch (base.kind) {
     case RegisterKind::kToken:
       return displace_by_token(base, token_in_);
@@ -339,25 +348,18 @@ Displacement NumericChip::Machine::displacement(const Instruction& in) const {
   return {};
 }
 
-std::int32_t NumericChip::Machine::row_of(const Instruction& in,
-                                          const StreamOperand& operand,
-                                          const LoopIndex& at) const {
+std::int32_t NumericChip::Machine::row_of(const Instruction& in, const StreamOperand& operand, const LoopIndex& at) {
   const auto row = static_cast<std::int32_t>(affine(operand.row, operand.row_stride, at));
   return operand.is_registered != 0 ? row + displacement(in).row : row;
 }
 
-NumericChip::Machine::Standing& NumericChip::Machine::place_on(const StreamOperand& operand,
-                                                               std::int32_t stream,
-                                                               std::int64_t cycle,
-                                                               std::int32_t position,
-                                                               std::int64_t* diagonal) {
-  const bool is_outward = operand.direction == Direction::kOutward;
-  *diagonal = is_outward ? cycle - position : cycle + position;
-  const std::int64_t lane =
-      (static_cast<std::int64_t>(operand.hemisphere) * 2 + (is_outward ? 0 : 1)) * chip_.streams_per_direction + stream;
-  std::vector<Standing>& ring = streams_[static_cast<std::size_t>(lane)];
-  ring.resize(kRing);
-  return ring[static_cast<std::size_t>(((*diagonal % kRing) + kRing) % kRing)];
+NumericChip::Machine::Kept& NumericChip::Machine::kept() {
+  std::unique_ptr<Kept>& kept =
+      kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(now_->instruction)])];
+  if (!kept) {
+    kept = std::make_unique<Kept>();
+  }
+  return *kept;
 }
 
 bool NumericChip::Machine::take(const StreamOperand& operand,
@@ -366,14 +368,14 @@ bool NumericChip::Machine::take(const StreamOperand& operand,
                                 std::int32_t position,
                                 std::vector<Cell>& cells) {
   cells.clear();
+  const StreamRings::Diagonal diagonal = StreamRings::diagonal(operand, cycle, position);
+  const std::int32_t first = operand.stream + at[2] * operand.stream_stride;
   for (std::int32_t j = 0; j < operand.streams; ++j) {
-    std::int64_t diagonal = 0;
-    const Standing& standing =
-        place_on(operand, operand.stream + at[2] * operand.stream_stride + j, cycle, position, &diagonal);
-    if (standing.diagonal != diagonal) {
+    const Cell* cell = streams_.find(diagonal, first + j);
+    if (cell == nullptr) {
       return false;
     }
-    cells.push_back(standing.cell);
+    cells.push_back(*cell);
   }
   return true;
 }
@@ -382,15 +384,11 @@ void NumericChip::Machine::put(const StreamOperand& operand,
                                const LoopIndex& at,
                                std::int64_t cycle,
                                std::int32_t position,
-                               const std::vector<Cell>& cells) {
-  for (std::size_t j = 0; j < cells.size(); ++j) {
-    std::int64_t diagonal = 0;
-    Standing& standing = place_on(operand,
-                                  operand.stream + at[2] * operand.stream_stride + static_cast<std::int32_t>(j),
-                                  cycle,
-                                  position,
-                                  &diagonal);
-    standing = {diagonal, cells[j]};
+                               std::span<const Cell> cells) {
+  const StreamRings::Diagonal diagonal = StreamRings::diagonal(operand, cycle, position);
+  std::int32_t stream = operand.stream + at[2] * operand.stream_stride;
+  for (const Cell& cell : cells) {
+    streams_.put(diagonal, stream++, cell);
   }
 }
 
@@ -398,16 +396,16 @@ void NumericChip::Machine::put_value(const Instruction& in,
                                      const StreamOperand& operand,
                                      const LoopIndex& at,
                                      const ValuePtr& value) {
-  std::vector<Cell> cells;
+  cells_.clear();
   for (std::int32_t j = 0; j < operand.streams; ++j) {
-    cells.push_back({value, j % 4});
+    cells_.push_back({value, j % kRowsOfAValue});
   }
-  put(operand, at, now_->cycle + latency(in.opcode, chip_).count(), unit_position(in, chip_), cells);
+  put(operand, at, now_->cycle + latency(in.opcode, chip_).count(), unit_position(in, chip_), cells_);
 }
 
-bool NumericChip::Machine::execute(const InstanceEvent& event) {
-  const Instruction& in = text_.instructions[static_cast<std::size_t>(event.instruction)];
-  const LoopIndex& at = event.at;
+bool NumericChip::Machine::execute(const Step& step) {
+  const Instruction& in = text_.instructions[static_cast<std::size_t>(step.instruction)];
+  const LoopIndex& at = step.at;
   switch (info(in.opcode).unit) {
     case Unit::kMem:
       access(in, at);
@@ -460,28 +458,25 @@ bool NumericChip::Machine::receive(const Instruction& in, const LoopIndex& at) {
   const std::int32_t row = row_of(in, operand, at);
   const NumericRole role = model_.role(operand.tensor);
   if (role == NumericRole::kToken) {
-    auto value = std::make_shared<NumericValue>();
+    auto value = make_counted<NumericValue>();
     std::memcpy(&value->token, wire_.data(), sizeof value->token);
-    put(operand, at, now_->cycle, unit_position(in, chip_), {{value, 0}});
+    cells_.assign(1, {std::move(value), 0});
+    put(operand, at, now_->cycle, unit_position(in, chip_), cells_);
     return true;
   }
   const Packed packed = role == NumericRole::kCandidate ? Packed::kCandidate
                         : role == NumericRole::kChoices ? Packed::kChoices
                                                         : Packed::kNo;
-  put(operand,
-      at,
-      now_->cycle,
-      unit_position(in, chip_),
-      {decode(wire_, row % kRowsOfAValue, model_.lanes(operand.tensor, row), packed)});
+  cells_.assign(1, decode(wire_, row % kRowsOfAValue, model_.lanes(operand.tensor, row), packed));
+  put(operand, at, now_->cycle, unit_position(in, chip_), cells_);
   return true;
 }
 
 bool NumericChip::Machine::send(const Instruction& in, const LoopIndex& at) {
-  std::vector<Cell> cells;
-  if (!take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells)) {
+  if (!take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells_)) {
     fail("sends what does not stand on its stream");
   }
-  const Cell& row = cells.front();
+  const Cell& row = cells_.front();
   if (row.value && model_.role(in.operands[0].tensor) == NumericRole::kToken) {
     std::fill(wire_.begin(), wire_.end(), std::byte{0});
     std::memcpy(wire_.data(), &row.value->token, sizeof row.value->token);
@@ -501,14 +496,14 @@ void NumericChip::Machine::encode_again(const Cell& row) {
   if (!row.value) {
     return;
   }
-  NumericValue bytes;
-  bytes.numbers = row.value->numbers;
-  bytes.lanes = std::make_shared<const Lanes>();
-  encode({std::make_shared<const NumericValue>(std::move(bytes)), row.part}, wire_);
+  auto bytes = make_counted<NumericValue>();
+  bytes->numbers = row.value->numbers;
+  bytes->lanes = std::make_shared<const Lanes>();
+  encode({std::move(bytes), row.part}, wire_);
 }
 
 void NumericChip::Machine::access(const Instruction& in, const LoopIndex& at) {
-  const Displacement moved = displacement(in);
+  const Displacement& moved = displacement(in);
   if (!moved.is_enabled) {
     return;
   }
@@ -519,35 +514,39 @@ void NumericChip::Machine::access(const Instruction& in, const LoopIndex& at) {
   }
   const Place place = make_place(in.hemisphere, slice, address, chip_);
   const std::int32_t position = chip_.slice_position(static_cast<std::int32_t>(slice));
-  std::vector<Cell> cells(1);
+  cells_.assign(1, {});
   if (in.opcode == Opcode::kWrite) {
-    if (!take(in.operands[0], at, now_->cycle, position, cells)) {
+    if (!take(in.operands[0], at, now_->cycle, position, cells_)) {
       fail("writes what does not stand on its stream");
     }
-    write(in, place, cells.front());
+    write(in, place, cells_.front());
     return;
   }
-  if (const auto* fixed = tables_.find_static(place); fixed != nullptr) {
-    cells.front() = model_.static_row(fixed->tensor, fixed->row);
-  } else if (const auto made = memory_.find(place); made != memory_.end()) {
-    cells.front() = made->second;
+  if (NumericText::Tables::StaticRow fixed; tables_.find_static(place, fixed)) {
+    cells_.front() = model_.static_row(fixed.tensor, fixed.row);
+  } else if (!rows_.find(place, cells_.front())) {
+    static_cast<void>(cache_.find(place, cells_.front()));
   }
-  put(in.operands[0], at, now_->cycle, position, cells);
+  put(in.operands[0], at, now_->cycle, position, cells_);
 }
 
 void NumericChip::Machine::write(const Instruction& in, Place place, const Cell& cell) {
+  const Tensor& tensor = text_.tensors[in.operands[0].tensor];
+  PlaceMap& rows = is_cache_write(text_, in) ? cache_ : rows_;
   if ((in.mode & kWriteMasked) != 0) {
     if (cell.value) {
-      Cell& row = memory_[place];
-      row = masked(in, row, cell);
+      Cell row;
+      static_cast<void>(rows.find(place, row));
+      rows.put(place, masked(in, row, cell));
     }
     return;
   }
-  memory_[place] = cell;
-  if (model_.role(in.operands[0].tensor) == NumericRole::kChoices) {
-    choose(text_.tensors[in.operands[0].tensor].layer_slot, cell);
+  rows.put(place, cell);
+  const NumericRole role = model_.role(in.operands[0].tensor);
+  if (role == NumericRole::kChoices) {
+    choose(tensor.layer_slot, cell);
   }
-  if (cell.value && cell.value->token >= 0 && model_.role(in.operands[0].tensor) == NumericRole::kToken) {
+  if (cell.value && cell.value->token >= 0 && role == NumericRole::kToken) {
     token_ = cell.value->token;
   }
 }
@@ -568,6 +567,7 @@ void NumericChip::Machine::choose(std::int32_t layer_slot, const Cell& row) {
     experts.push_back(static_cast<std::int32_t>(choice.expert));
   }
   experts_[layer_slot] = std::move(experts);
+  std::fill(displacements_.begin(), displacements_.end(), RegisterState{});
 }
 
 /// A tile of positions, with the element of this one in its lane. The four rows of an element hold one value.
@@ -581,7 +581,7 @@ Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, con
   if (!made.value) {
     const std::int32_t position = plan_.position(iteration_);
     const auto lane = static_cast<std::size_t>(position % map.positions_per_tile);
-    auto value = std::make_shared<NumericValue>();
+    auto value = make_counted<NumericValue>();
     value->lanes = lanes_with(before.value ? before.value->lanes : nullptr, map.positions_per_tile, position);
     value->numbers.resize(value->lanes->size());
     if (before.value && before.value->numbers.size() == value->numbers.size()) {
@@ -591,7 +591,11 @@ Cell NumericChip::Machine::masked(const Instruction& in, const Cell& before, con
     value->label = cell.value->label;
     made = {before.value, std::move(value)};
   }
-  return {made.value, cell.part};
+  const Cell row{made.value, cell.part};
+  if (++made.rows == kRowsOfAValue) {
+    appended_.erase({before.value.get(), cell.value->label, std::bit_cast<std::uint32_t>(number)});
+  }
+  return row;
 }
 
 /// The lanes of a tile of positions, with one more: the same for all elements.
@@ -614,15 +618,14 @@ void NumericChip::Machine::install(const Instruction& in, const LoopIndex& at) {
     planes.building = std::make_shared<WeightTile>();
     planes.building->is_blocked = model_.role(in.operands[1].tensor) == NumericRole::kValueCache;
   }
-  std::vector<Cell> cells;
-  if (!planes.building || !take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells)) {
+  if (!planes.building || !take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells_)) {
     fail("installs what does not stand on its streams");
   }
-  constexpr std::size_t kBytes = 4;
-  for (std::size_t j = 0; j + kBytes <= cells.size(); j += kBytes) {
-    planes.building->columns.push_back(assemble(&cells[j], kBytes));
+  for (std::size_t j = 0; j + kRowsOfAValue <= cells_.size(); j += kRowsOfAValue) {
+    planes.building->push_back(assemble_column(&cells_[j]));
   }
   if (at[1] + 1 == in.count[1] && at[2] + 1 == in.count[2]) {
+    planes.building->runs.shrink_to_fit();
     planes.complete = std::move(planes.building);
     planes.complete_name = {in.operands[1].tensor, row_of(in, in.operands[1], {at[0], 0, 0})};
   }
@@ -642,11 +645,10 @@ void NumericChip::Machine::compute(const Instruction& in, const LoopIndex& at) {
   if (!planes.active || planes.active_name != name) {
     fail("computes with a tile that does not stand in its planes");
   }
-  std::vector<Cell> cells;
-  if (!take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells)) {
+  if (!take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells_)) {
     fail("computes with what does not stand on its streams");
   }
-  const ValuePtr activation = assemble(cells.data(), static_cast<std::int32_t>(cells.size()));
+  const ValuePtr activation = assemble(cells_.data(), static_cast<std::int32_t>(cells_.size()));
   if (!activation) {
     fail("computes with a row that nobody wrote");
   }
@@ -662,7 +664,7 @@ void NumericChip::Machine::compute(const Instruction& in, const LoopIndex& at) {
 }
 
 void NumericChip::Machine::drain(const Instruction& in, const LoopIndex& at) {
-  auto value = std::make_shared<NumericValue>();
+  auto value = make_counted<NumericValue>();
   if (unit_of(in, at) == 0) {
     value->terms =
         planes_[static_cast<std::size_t>(in.hemisphere)].accumulators[affine(in.address, in.address_stride, at)];
@@ -670,13 +672,11 @@ void NumericChip::Machine::drain(const Instruction& in, const LoopIndex& at) {
   put_value(in, in.operands[0], at, value);
 }
 
-void NumericChip::Machine::take_inputs(const Instruction& in,
-                                       const LoopIndex& at,
-                                       std::vector<ValuePtr>& inputs,
-                                       std::vector<bool>& east,
-                                       std::vector<std::uint16_t>& tensors) {
-  Kept& kept = kept_[static_cast<std::size_t>(now_->instruction)];
-  std::vector<Cell> cells;
+void NumericChip::Machine::take_inputs(const Instruction& in, const LoopIndex& at) {
+  Kept& kept = this->kept();
+  inputs_.clear();
+  east_.clear();
+  from_.clear();
   for (std::size_t i = 0; i < in.operands.size(); ++i) {
     const StreamOperand& operand = in.operands[i];
     if (operand.kind != OperandKind::kIn) {
@@ -684,16 +684,15 @@ void NumericChip::Machine::take_inputs(const Instruction& in,
     }
     if (is_moved_here(operand, in, at)) {
       kept.inputs[i].clear();
-      if (!take(operand, at, now_->cycle, unit_position(in, chip_), cells)) {
+      if (!take(operand, at, now_->cycle, unit_position(in, chip_), cells_)) {
         if (in.opcode == Opcode::kSelect) {
           continue;
         }
         fail("takes " + text_.tensors[operand.tensor].name + ", which does not stand on its streams");
       }
-      constexpr std::size_t kBytes = 4;
-      for (std::size_t j = 0; j < cells.size(); j += kBytes) {
-        const auto count = static_cast<std::int32_t>(std::min(kBytes, cells.size() - j));
-        ValuePtr value = assemble(&cells[j], count);
+      for (std::size_t j = 0; j < cells_.size(); j += kRowsOfAValue) {
+        const auto count = static_cast<std::int32_t>(std::min<std::size_t>(kRowsOfAValue, cells_.size() - j));
+        ValuePtr value = assemble(&cells_[j], count);
         if (!value) {
           fail("takes " + text_.tensors[operand.tensor].name + " from a row that nobody wrote");
         }
@@ -701,34 +700,30 @@ void NumericChip::Machine::take_inputs(const Instruction& in,
       }
     }
     for (const ValuePtr& value : kept.inputs[i]) {
-      inputs.push_back(value);
-      east.push_back(operand.hemisphere == Hemisphere::kEast);
-      tensors.push_back(operand.tensor);
+      inputs_.push_back(value);
+      east_.push_back(operand.hemisphere == Hemisphere::kEast);
+      from_.push_back(operand.tensor);
     }
   }
 }
 
 /// Rows go on as they are: a hop copies single bytes of a value.
 void NumericChip::Machine::copy(const Instruction& in, const LoopIndex& at) {
-  std::vector<Cell> cells;
-  if (!take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells)) {
+  if (!take(in.operands[0], at, now_->cycle, unit_position(in, chip_), cells_)) {
     fail("copies what does not stand on its stream");
   }
   for (const StreamOperand& operand : in.operands) {
     if (operand.kind == OperandKind::kOut) {
-      put(operand, at, now_->cycle + latency(in.opcode, chip_).count(), unit_position(in, chip_), cells);
+      put(operand, at, now_->cycle + latency(in.opcode, chip_).count(), unit_position(in, chip_), cells_);
     }
   }
 }
 
 void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
-  std::vector<ValuePtr> inputs;
-  std::vector<bool> east;
-  std::vector<std::uint16_t> tensors;
-  take_inputs(in, at, inputs, east, tensors);
-  Kept& kept = kept_[static_cast<std::size_t>(now_->instruction)];
+  take_inputs(in, at);
+  Kept& kept = this->kept();
   ValuePtr first;
-  const PassContext context{&kernels_, &model_, plan_.position(iteration_)};
+  const PassContext context{&kernels_, &model_, plan_.position(iteration_), &in_order_};
   for (const StreamOperand& operand : in.operands) {
     if (operand.kind != OperandKind::kOut) {
       continue;
@@ -736,7 +731,7 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
     const bool is_first = !first;
     if (is_first) {
       const Timer timer(times_.kernels);
-      first = vector_pass(context, in.opcode, inputs, east, operand.tensor);
+      first = vector_pass(context, in.opcode, inputs_, east_, operand.tensor);
       if (!first) {
         fail("the pass " + std::string(info(in.opcode).name) + " to " + text_.tensors[operand.tensor].name +
              " has no meaning in the numeric plane");
@@ -763,12 +758,12 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
     if (const LanesPtr lanes = model_.lanes(operand.tensor, row);
         lanes && !value->numbers.empty() && value->token < 0) {
       if (in.opcode == Opcode::kMultiply) {
-        auto moved = std::make_shared<NumericValue>(*value);
+        auto moved = make_counted<NumericValue>(*value);
         moved->lanes = lanes;
         moved->numbers.resize(lanes->size());
         value = std::move(moved);
       } else if (value->lanes && *value->lanes != *lanes) {
-        auto moved = std::make_shared<NumericValue>(*collect({value}, lanes));
+        auto moved = make_counted<NumericValue>(*collect({value}, lanes));
         moved->factor = value->factor;
         moved->has_factor = value->has_factor;
         value = std::move(moved);
@@ -779,6 +774,14 @@ void NumericChip::Machine::vector(const Instruction& in, const LoopIndex& at) {
     }
     put_value(in, operand, at, value);
   }
+  forget_after_last(in, at);
+}
+
+/// What a burst keeps from instance to instance is of no use after its last one.
+void NumericChip::Machine::forget_after_last(const Instruction& in, const LoopIndex& at) {
+  if (at[0] + 1 == in.count[0] && at[1] + 1 == in.count[1] && at[2] + 1 == in.count[2]) {
+    kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(now_->instruction)])].reset();
+  }
 }
 
 ValuePtr NumericChip::Machine::packed(const Instruction& in, const StreamOperand& out, std::int32_t row) {
@@ -786,7 +789,7 @@ ValuePtr NumericChip::Machine::packed(const Instruction& in, const StreamOperand
   if (!lanes) {
     fail("joins lanes of " + text_.tensors[out.tensor].name + ", whose layout is not known");
   }
-  auto value = std::make_shared<NumericValue>();
+  auto value = make_counted<NumericValue>();
   value->lanes = lanes;
   value->numbers.resize(lanes->size());
   for (const std::uint16_t source : text_.tensors[out.tensor].sources) {
@@ -795,8 +798,9 @@ ValuePtr NumericChip::Machine::packed(const Instruction& in, const StreamOperand
       continue;
     }
     for (std::size_t lane = 0; lane < lanes->size(); ++lane) {
-      if (const auto found = pool->second.find((*lanes)[lane]); found != pool->second.end()) {
-        value->numbers[lane] = found->second;
+      const auto element = static_cast<std::size_t>((*lanes)[lane]);
+      if ((*lanes)[lane] >= 0 && element < pool->second.numbers.size() && pool->second.is_there[element]) {
+        value->numbers[lane] = pool->second.numbers[element];
       }
     }
   }
@@ -804,43 +808,60 @@ ValuePtr NumericChip::Machine::packed(const Instruction& in, const StreamOperand
 }
 
 void NumericChip::Machine::cross_lane(const Instruction& in, const LoopIndex& at) {
-  std::vector<ValuePtr> inputs;
-  std::vector<bool> east;
-  std::vector<std::uint16_t> tensors;
-  take_inputs(in, at, inputs, east, tensors);
+  take_inputs(in, at);
   const bool joins = in.opcode == Opcode::kPack || in.opcode == Opcode::kRotate;
-  for (std::size_t i = 0; joins && i < inputs.size(); ++i) {
-    Pool& pool = pools_[{static_cast<std::int32_t>(in.hemisphere), tensors[i]}];
-    const LanesPtr& lanes = inputs[i]->lanes;
+  for (std::size_t i = 0; joins && i < inputs_.size(); ++i) {
+    Pool& pool = pools_[{static_cast<std::int32_t>(in.hemisphere), from_[i]}];
+    const LanesPtr& lanes = inputs_[i]->lanes;
     for (std::size_t lane = 0; lanes && lane < lanes->size(); ++lane) {
+      const auto element = static_cast<std::size_t>((*lanes)[lane]);
       if ((*lanes)[lane] >= 0) {
-        pool[(*lanes)[lane]] = inputs[i]->numbers[lane];
+        if (element >= pool.numbers.size()) {
+          pool.numbers.resize(element + 1);
+          pool.is_there.resize(element + 1);
+        }
+        pool.numbers[element] = inputs_[i]->numbers[lane];
+        pool.is_there[element] = true;
       }
     }
   }
   for (const StreamOperand& operand : in.operands) {
     if (operand.kind == OperandKind::kOut && is_moved_here(operand, in, at)) {
-      put_value(in, operand, at, joins ? packed(in, operand, row_of(in, operand, at)) : inputs.front());
+      put_value(in, operand, at, joins ? packed(in, operand, row_of(in, operand, at)) : inputs_.front());
     }
   }
+  forget_after_last(in, at);
+}
+
+/// The same value for all four of its rows.
+ValuePtr NumericChip::Machine::element_of(Turned& turned, const ValuePtr& vector, std::int32_t element) {
+  if (turned.vector != vector) {
+    turned.vector = vector;
+    turned.elements.assign(vector->numbers.size(), nullptr);
+  }
+  ValuePtr& value = turned.elements[static_cast<std::size_t>(element)];
+  if (!value) {
+    auto one = make_counted<NumericValue>();
+    one->numbers = {vector->numbers[static_cast<std::size_t>(element)]};
+    one->label = element;
+    value = std::move(one);
+  }
+  return value;
 }
 
 void NumericChip::Machine::transpose(const Instruction& in, const LoopIndex& at) {
-  std::vector<ValuePtr> inputs;
-  std::vector<bool> east;
-  std::vector<std::uint16_t> tensors;
-  std::vector<Cell> cells;
-  Kept& kept = kept_[static_cast<std::size_t>(now_->instruction)];
-  take_inputs(in, at, inputs, east, tensors);
+  take_inputs(in, at);
+  std::vector<ValuePtr> inputs = inputs_;
   // The SXM deals one vector out over several bursts: those that take nothing go on with what the first one took.
   if (inputs.empty()) {
     for (std::int32_t before = now_->instruction; before-- > 0 && inputs.empty();) {
       const Instruction& other = text_.instructions[static_cast<std::size_t>(before)];
       if (other.opcode == Opcode::kTranspose && other.hemisphere == in.hemisphere) {
-        inputs = kept_[static_cast<std::size_t>(before)].inputs[0];
+        const auto& other_kept = kept_[static_cast<std::size_t>(tables_.keepers[static_cast<std::size_t>(before)])];
+        inputs = other_kept ? other_kept->inputs[0] : inputs;
       }
     }
-    kept.inputs[0] = inputs;
+    kept().inputs[0] = inputs;
   }
   if (inputs.empty()) {
     fail("turns a vector that it did not take");
@@ -850,29 +871,32 @@ void NumericChip::Machine::transpose(const Instruction& in, const LoopIndex& at)
       continue;
     }
     const std::int32_t row = row_of(in, operand, at);
+    cells_.clear();
     for (std::int32_t j = 0; j < operand.streams; ++j) {
       const std::int32_t element = (row + j) % model_.value_width();
       Cell cell{nullptr, (row + j) / model_.value_width()};
       if (static_cast<std::size_t>(element) < inputs.front()->numbers.size()) {
-        auto one = std::make_shared<NumericValue>();
-        one->numbers = {inputs.front()->numbers[static_cast<std::size_t>(element)]};
-        one->label = element;
-        cell.value = std::move(one);
+        cell.value = element_of(turned_[static_cast<std::size_t>(in.hemisphere)], inputs.front(), element);
       }
-      cells.push_back(std::move(cell));
+      cells_.push_back(std::move(cell));
     }
-    put(operand, at, now_->cycle + latency(in.opcode, chip_).count(), unit_position(in, chip_), cells);
+    put(operand, at, now_->cycle + latency(in.opcode, chip_).count(), unit_position(in, chip_), cells_);
   }
 }
 
+NumericBench::NumericBench(const ChipSpec& chip) : streams_(std::make_unique<StreamRings>(chip)) {}
+NumericBench::~NumericBench() = default;
+NumericBench::NumericBench(NumericBench&&) noexcept = default;
+
 NumericChip::NumericChip(const NumericText& text,
+                         NumericBench& bench,
                          const ChipSpec& chip,
                          const ChipBinding& binding,
                          const IterationPlan& plan,
                          NumericModel& model,
                          const NumericKernels& kernels,
                          PayloadPort& port)
-    : machine_(std::make_unique<Machine>(text.tables(), chip, binding, plan, model, kernels, port)) {}
+    : machine_(std::make_unique<Machine>(text.tables(), bench.streams(), chip, binding, plan, model, kernels, port)) {}
 NumericChip::~NumericChip() = default;
 NumericChip::NumericChip(NumericChip&&) noexcept = default;
 

@@ -12,13 +12,13 @@ namespace {
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 ValuePtr scalar(float number) {
-  auto out = std::make_shared<NumericValue>();
+  auto out = make_counted<NumericValue>();
   out->numbers = {number};
   return out;
 }
 
 ValuePtr like(const NumericValue& value, std::vector<float> numbers) {
-  auto out = std::make_shared<NumericValue>();
+  auto out = make_counted<NumericValue>();
   out->lanes = value.lanes;
   out->label = value.label;
   out->numbers = std::move(numbers);
@@ -60,7 +60,7 @@ ValuePtr evaluated(const PassContext& context, const std::vector<ValuePtr>& inpu
       return input;
     }
   }
-  return std::make_shared<NumericValue>();
+  return make_counted<NumericValue>();
 }
 
 /// factor · numbers, as the first term of a chain of fma.
@@ -118,7 +118,7 @@ ValuePtr better(const ValuePtr& a, const ValuePtr& b) {
 ValuePtr candidate(const std::vector<ValuePtr>& inputs) {
   if (inputs.size() == 2 && inputs[0]->lanes) {
     // The lowest id among the lanes that hold the largest logit.
-    auto out = std::make_shared<NumericValue>();
+    auto out = make_counted<NumericValue>();
     out->numbers = inputs[1]->numbers;
     for (std::size_t lane = 0; lane < inputs[0]->lanes->size(); ++lane) {
       const std::int32_t id = (*inputs[0]->lanes)[lane];
@@ -143,7 +143,7 @@ ValuePtr scores(const PassContext& context, const std::vector<ValuePtr>& inputs)
     lanes->push_back(is_visible ? position : -1);
     numbers[lane] = is_visible ? numbers[lane] : 0.0F;
   }
-  auto out = std::make_shared<NumericValue>();
+  auto out = make_counted<NumericValue>();
   out->lanes = std::move(lanes);
   out->numbers = std::move(numbers);
   return out;
@@ -165,8 +165,8 @@ ValuePtr weigh(const PassContext& context, const std::vector<ValuePtr>& inputs, 
     return nullptr;
   }
   const std::int32_t slot = context.model->expert_slot(out_tensor);
-  const std::vector<ExpertChoice>& choices = (*routing)->choices;
-  auto out = std::make_shared<NumericValue>(*evaluated(context, inputs));
+  const RareList<ExpertChoice>& choices = (*routing)->choices;
+  auto out = make_counted<NumericValue>(*evaluated(context, inputs));
   out->has_factor = true;
   if (static_cast<std::int64_t>(choices.size()) == context.model->experts_per_token() &&
       slot < static_cast<std::int32_t>(choices.size())) {
@@ -177,7 +177,7 @@ ValuePtr weigh(const PassContext& context, const std::vector<ValuePtr>& inputs, 
 
 ValuePtr convert(const PassContext& context, const std::vector<ValuePtr>& inputs, NumericRole role) {
   if (role == NumericRole::kCandidate) {
-    auto out = std::make_shared<NumericValue>();
+    auto out = make_counted<NumericValue>();
     out->numbers = {largest(*inputs.front())};
     out->token = inputs.size() > 1 ? inputs[1]->token : -1;
     return out;
@@ -186,10 +186,13 @@ ValuePtr convert(const PassContext& context, const std::vector<ValuePtr>& inputs
   if (role != NumericRole::kKey) {
     return value;
   }
-  auto lanes = std::make_shared<Lanes>(value->numbers.size());
-  std::iota(lanes->begin(), lanes->end(), 0);
-  auto out = std::make_shared<NumericValue>();
-  out->lanes = std::move(lanes);
+  if (!*context.in_order || (*context.in_order)->size() != value->numbers.size()) {
+    auto lanes = std::make_shared<Lanes>(value->numbers.size());
+    std::iota(lanes->begin(), lanes->end(), 0);
+    *context.in_order = std::move(lanes);
+  }
+  auto out = make_counted<NumericValue>();
+  out->lanes = *context.in_order;
   out->numbers = value->numbers;
   out->label = static_cast<std::int32_t>(context.position);
   return out;
@@ -197,7 +200,7 @@ ValuePtr convert(const PassContext& context, const std::vector<ValuePtr>& inputs
 
 ValuePtr multiply(const PassContext& context, const std::vector<ValuePtr>& inputs, NumericRole role) {
   if (role == NumericRole::kChoices) {
-    auto out = std::make_shared<NumericValue>();
+    auto out = make_counted<NumericValue>();
     out->choices =
         choose_experts(*context.kernels, ascending(*inputs.front()).numbers, context.model->experts_per_token());
     return out;

@@ -12,6 +12,7 @@ struct PassContext {
   const NumericKernels* kernels = nullptr;
   const NumericModel* model = nullptr;
   std::int64_t position = 0;
+  LanesPtr* in_order = nullptr;  ///< the last lanes 0, 1, 2, ... that a pass made: keys have the same
 };
 
 /// One instance of a VXM pass: the value of its first output (the others hold the same, or what merge() makes of it).

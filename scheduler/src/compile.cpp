@@ -589,6 +589,7 @@ Compiled build(const CompileRequest& request,
         program.texts.back().layers = chosen.stages.front().blocks / 3 + 1;
       }
     }
+    kind.lowering->forget_reservations();
   }
   // Bindings: idle chips first, then the stages' chips in their places.
   for (std::int32_t c = 0; c < topology.chips_with_spares; ++c) {

@@ -152,6 +152,8 @@ class Lowering {
   void run();
 
   [[nodiscard]] const StageBuilder& builder() const { return builder_; }
+  /// What is taken when: of no use to a schedule that is finished, and most of its memory.
+  void forget_reservations() { builder_.table().clear(); }
   /// Per near slice: addresses that scratch may take.
   [[nodiscard]] std::vector<std::int32_t> scratch_limits() const;
 

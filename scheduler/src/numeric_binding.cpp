@@ -151,30 +151,84 @@ TensorUse use_of(const node::Tensor& tensor) {
 /// Which rows of each of the model's tensors.
 using RowsOfTensors = std::map<ModelTensor, std::vector<bool>>;
 
+void require_one_user(const ClusterProgram& program) {
+  if (program.plan.micro_batch != 1) {
+    throw node::InputError("--program: found micro-batch " + std::to_string(program.plan.micro_batch) +
+                           "; expected 1 in the numeric plane");
+  }
+}
+
+}  // namespace
+
+/// What the chips share.
+struct NumericBinder::Common {
+  Common(const ClusterProgram& own_program, const Checkpoint& own_checkpoint)
+      : program(own_program),
+        checkpoint(own_checkpoint),
+        model(own_checkpoint.model()),
+        path(make_path(Compute::kFp32Reference, KvType::kFp32, program.chip)),
+        shard(make_shard(model, program.tensor_parallel, program.chip)),
+        linears(layer_linears(model, shard, path)),
+        head(head_linear(shard, path)),
+        frequencies(rotary_frequencies(model)),
+        uses(program.texts.size()) {
+    linears.router = in_one_place(linears.router, path);
+    const KvTiling kv = kv_tiling(program.plan.context, shard.head_dim, path);
+    value_width = kv.value_cycles * path.kv_install_columns;
+    for (std::size_t text = 0; text < uses.size(); ++text) {
+      for (const node::Tensor& tensor : program.texts[text].tensors) {
+        uses[text].push_back(use_of(tensor));
+      }
+    }
+  }
+
+  /// Row of the rotary table.
+  [[nodiscard]] ValuePtr angles_at(std::int32_t position) {
+    ValuePtr& value = angles[position];
+    if (!value) {
+      const std::size_t half = frequencies.size();
+      auto out = node::make_counted<NumericValue>();
+      out->numbers.resize(2 * half);
+      node::rotary_angles(
+          position, frequencies, std::span(out->numbers).first(half), std::span(out->numbers).subspan(half));
+      value = std::move(out);
+    }
+    return value;
+  }
+
+  const ClusterProgram& program;
+  const Checkpoint& checkpoint;
+  const ModelConfig& model;
+  ComputePath path;
+  Shard shard;
+  LayerLinears linears;
+  Linear head;
+  std::vector<double> frequencies;
+  std::int32_t value_width = 0;
+  std::vector<std::vector<TensorUse>> uses;  ///< per text and tensor
+  std::map<std::int32_t, ValuePtr> angles;   ///< per position
+  LanesPool lanes;
+  std::map<std::pair<ModelTensor, const node::Lanes*>, ValuePtr> norms;  ///< weights, by whose lanes
+};
+
+namespace {
+
+using Common = NumericBinder::Common;
+
 class NumericBinding final : public node::NumericModel {
  public:
-  NumericBinding(const ClusterProgram& program, const node::ChipBinding& binding, const Checkpoint& checkpoint)
-      : text_(program.texts[static_cast<std::size_t>(binding.text)]),
+  NumericBinding(Common& common, const node::ChipBinding& binding)
+      : common_(common),
+        text_(common.program.texts[static_cast<std::size_t>(binding.text)]),
+        uses_(common.uses[static_cast<std::size_t>(binding.text)]),
         binding_(binding),
-        checkpoint_(checkpoint),
-        model_(checkpoint.model()),
-        path_(make_path(Compute::kFp32Reference, KvType::kFp32, program.chip)),
-        layout_(model_, make_shard(model_, program.tensor_parallel, program.chip), path_, binding),
-        linears_(layer_linears(model_, layout_.shard(), path_)),
-        head_linear_(head_linear(layout_.shard(), path_)),
-        frequencies_(rotary_frequencies(model_)) {
-    linears_.router = in_one_place(linears_.router, path_);
-    const KvTiling kv = kv_tiling(program.plan.context, layout_.shard().head_dim, path_);
-    value_width_ = kv.value_cycles * path_.kv_install_columns;
-    for (const node::Tensor& tensor : text_.tensors) {
-      uses_.push_back(use_of(tensor));
-    }
-    made_.resize(text_.tensors.size());
-  }
+        model_(common.model),
+        layout_(model_, common.shard, binding, common.lanes),
+        made_(text_.tensors.size()) {}
 
   [[nodiscard]] NumericRole role(std::uint16_t tensor) const override { return uses_[tensor].role; }
   [[nodiscard]] std::int32_t expert_slot(std::uint16_t tensor) const override { return uses_[tensor].expert_slot; }
-  [[nodiscard]] std::int32_t value_width() const override { return value_width_; }
+  [[nodiscard]] std::int32_t value_width() const override { return common_.value_width; }
   [[nodiscard]] float score_scale() const override {
     return static_cast<float>(1.0 / std::sqrt(static_cast<double>(model_.head_dim)));
   }
@@ -182,24 +236,22 @@ class NumericBinding final : public node::NumericModel {
   [[nodiscard]] float rms_epsilon() const override { return static_cast<float>(model_.rms_epsilon); }
   [[nodiscard]] std::int64_t experts_per_token() const override { return model_.experts_per_token; }
 
-  [[nodiscard]] Cell static_row(std::uint16_t tensor, std::int32_t row) override {
-    std::vector<ValuePtr>& made = made_[tensor];
-    made.resize(static_cast<std::size_t>(text_.tensors[tensor].rows + kBytes - 1) / kBytes);
-    ValuePtr& value = made[static_cast<std::size_t>(row / kBytes)];
-    if (!value) {
-      value = make_static(tensor, row);
-    }
-    return {value, row % kBytes};
-  }
+  [[nodiscard]] Cell static_row(std::uint16_t tensor, std::int32_t row) override;
   [[nodiscard]] LanesPtr lanes(std::uint16_t tensor, std::int32_t row) const override;
 
   /// Marks the rows of the checkpoint that the chip holds a part of.
   void mark_rows(RowsOfTensors& rows) const;
 
  private:
-  [[nodiscard]] ValuePtr make_static(std::uint16_t tensor, std::int32_t row) const;
+  /// What a static tensor holds, made when it is read first.
+  struct Made {
+    node::WeightColumns weights;
+    ValuePtr matrix;               ///< of the weights
+    std::int32_t first = 0;        ///< group of rows that `values` begin with
+    std::vector<ValuePtr> values;  ///< per group: vectors; of an embedding, those of one token
+  };
+  [[nodiscard]] ValuePtr vector_at(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
   [[nodiscard]] ValuePtr stored_vector(const ModelTensor& tensor, std::int64_t row, const LanesPtr& lanes) const;
-  [[nodiscard]] ValuePtr angles(std::int32_t position) const;
   [[nodiscard]] const Linear& linear_of(MatrixKind kind) const;
   /// The model's tensor and row that a column of the chip's matrix is; label -1: padding.
   struct Origin {
@@ -213,24 +265,56 @@ class NumericBinding final : public node::NumericModel {
     std::int32_t tile = 0;
   };
   [[nodiscard]] Column column_at(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
-  [[nodiscard]] ValuePtr weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const;
+  void make_weights(Made& made, const TensorUse& use, std::int32_t layer, std::int32_t rows) const;
+  [[nodiscard]] std::int32_t rows_per_token() const;
   [[nodiscard]] Origin origin(
       MatrixKind kind, std::int32_t layer, std::int32_t expert, std::int64_t column, std::int32_t hemisphere) const;
   [[nodiscard]] Origin qkv_origin(std::int32_t layer, std::int64_t column) const;
+  [[nodiscard]] std::int32_t layer_of(std::size_t tensor) const {
+    return binding_.first_layer + text_.tensors[tensor].layer_slot;
+  }
 
+  Common& common_;
   const node::ChipProgram& text_;
+  const std::vector<TensorUse>& uses_;  ///< per tensor
   const node::ChipBinding& binding_;
-  const Checkpoint& checkpoint_;
   const ModelConfig& model_;
-  ComputePath path_;
   NumericLayout layout_;
-  LayerLinears linears_;
-  Linear head_linear_;
-  std::vector<double> frequencies_;
-  std::int32_t value_width_ = 0;
-  std::vector<TensorUse> uses_;              ///< per tensor
-  std::vector<std::vector<ValuePtr>> made_;  ///< per static tensor and group of rows
+  std::vector<std::unique_ptr<Made>> made_;  ///< per tensor; none: not read so far
 };
+
+Cell NumericBinding::static_row(std::uint16_t tensor, std::int32_t row) {
+  const TensorUse& use = uses_[tensor];
+  if (use.content == Content::kNone) {
+    return {nullptr, row % kBytes};
+  }
+  if (use.content == Content::kRotary) {
+    return {common_.angles_at(row / kBytes), row % kBytes};
+  }
+  std::unique_ptr<Made>& made = made_[tensor];
+  const std::int32_t rows = text_.tensors[tensor].rows;
+  if (!made) {
+    made = std::make_unique<Made>();
+    if (use.content == Content::kMatrix) {
+      make_weights(*made, use, layer_of(tensor), rows);
+    }
+  }
+  if (made->matrix) {
+    return {made->matrix, row};
+  }
+  const bool is_embedding = use.content == Content::kEmbedding;
+  const std::int32_t window = is_embedding ? rows_per_token() : rows;
+  const std::int32_t first = row / window * window / kBytes;
+  if (made->first != first || made->values.empty()) {
+    made->first = first;
+    made->values.assign(static_cast<std::size_t>(window + kBytes - 1) / kBytes, nullptr);
+  }
+  ValuePtr& value = made->values[static_cast<std::size_t>(row / kBytes - first)];
+  if (!value) {
+    value = vector_at(use, layer_of(tensor), row);
+  }
+  return {value, row % kBytes};
+}
 
 LanesPtr NumericBinding::lanes(std::uint16_t tensor, std::int32_t row) const {
   const TensorUse& use = uses_[tensor];
@@ -245,53 +329,41 @@ LanesPtr NumericBinding::lanes(std::uint16_t tensor, std::int32_t row) const {
       return layout_.row(use.space, use.half, row / kBytes);
     case Layout::kJoined:
       return layout_.joined(use.space, use.half, row / kBytes);
-    case Layout::kTurned: {
-      const Shard& shard = layout_.shard();
-      const std::int32_t west = (shard.query_heads + 2 * shard.kv_heads + 1) / 2;
-      const std::int32_t place = row / (2 * kBytes);
-      const std::int32_t head = place < west ? 2 * place : 2 * (place - west) + 1;
-      auto own = std::make_shared<node::Lanes>();
-      for (std::int32_t d = 0; d < shard.head_dim; ++d) {
-        own->push_back(head * shard.head_dim + d);
-      }
-      return own;
-    }
+    case Layout::kTurned:
+      return layout_.turned(row / (2 * kBytes));
     case Layout::kHeadPart:
-      return std::make_shared<const node::Lanes>(layout_.head(row / kBytes));
+      return layout_.head(row / kBytes);
   }
   return nullptr;
 }
 
-ValuePtr NumericBinding::make_static(std::uint16_t tensor, std::int32_t row) const {
-  const TensorUse& use = uses_[tensor];
-  const std::int32_t layer = binding_.first_layer + text_.tensors[tensor].layer_slot;
-  switch (use.content) {
-    case Content::kNone:
-      return nullptr;
-    case Content::kMatrix:
-      return weight_column(use, layer, row);
-    case Content::kGamma: {
-      const std::int32_t groups = layout_.packing(Space::kHidden).groups;
-      const ModelTensor norm{use.norm, use.norm == TensorKind::kFinalNorm ? 0 : layer, 0};
-      return stored_vector(norm, 0, layout_.gathered(Space::kHidden, row / (groups * kBytes), row / kBytes % groups));
+std::int32_t NumericBinding::rows_per_token() const {
+  const EmbeddingRows rows = embedding_rows(common_.shard, common_.path);
+  return rows.height * rows.slices;
+}
+
+/// A group of rows of a norm's weights or of the embedding.
+ValuePtr NumericBinding::vector_at(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
+  if (use.content == Content::kGamma) {
+    const std::int32_t groups = layout_.packing(Space::kHidden).groups;
+    const ModelTensor norm{use.norm, use.norm == TensorKind::kFinalNorm ? 0 : layer, 0};
+    const LanesPtr lanes = layout_.gathered(Space::kHidden, row / (groups * kBytes), row / kBytes % groups);
+    ValuePtr& known = common_.norms[{norm, lanes.get()}];
+    if (!known) {
+      known = stored_vector(norm, 0, lanes);
     }
-    case Content::kEmbedding: {
-      const EmbeddingRows rows = embedding_rows(layout_.shard(), path_);
-      const std::int32_t each = rows.height * rows.slices;
-      return stored_vector({.kind = TensorKind::kEmbedding},
-                           row / each,
-                           layout_.gathered(Space::kHidden, layout_.shard().west_slots(), row % each / kBytes));
-    }
-    case Content::kRotary:
-      return angles(row / kBytes);
+    return known;
   }
-  return nullptr;
+  const std::int32_t each = rows_per_token();
+  return stored_vector({.kind = TensorKind::kEmbedding},
+                       row / each,
+                       layout_.gathered(Space::kHidden, common_.shard.west_slots(), row % each / kBytes));
 }
 
 ValuePtr NumericBinding::stored_vector(const ModelTensor& tensor, std::int64_t row, const LanesPtr& lanes) const {
-  const node::StoredMatrix stored = checkpoint_.matrix(tensor);
+  const node::StoredMatrix stored = common_.checkpoint.matrix(tensor);
   const node::NumericKernels& kernels = node::numeric_kernels(node::SimdTarget::kScalar);
-  auto out = std::make_shared<NumericValue>();
+  auto out = node::make_counted<NumericValue>();
   out->lanes = lanes;
   out->numbers.resize(lanes->size());
   for (std::size_t lane = 0; lane < lanes->size(); ++lane) {
@@ -303,35 +375,26 @@ ValuePtr NumericBinding::stored_vector(const ModelTensor& tensor, std::int64_t r
   return out;
 }
 
-ValuePtr NumericBinding::angles(std::int32_t position) const {
-  const std::size_t half = frequencies_.size();
-  auto out = std::make_shared<NumericValue>();
-  out->numbers.resize(2 * half);
-  node::rotary_angles(
-      position, frequencies_, std::span(out->numbers).first(half), std::span(out->numbers).subspan(half));
-  return out;
-}
-
 const Linear& NumericBinding::linear_of(MatrixKind kind) const {
   switch (kind) {
     case MatrixKind::kQkv:
-      return linears_.qkv;
+      return common_.linears.qkv;
     case MatrixKind::kOutput:
-      return linears_.output;
+      return common_.linears.output;
     case MatrixKind::kGateUp:
-      return linears_.gate_up;
+      return common_.linears.gate_up;
     case MatrixKind::kRouter:
-      return linears_.router;
+      return common_.linears.router;
     case MatrixKind::kDown:
-      return linears_.down;
+      return common_.linears.down;
     case MatrixKind::kHead:
-      return head_linear_;
+      return common_.head;
   }
-  return head_linear_;
+  return common_.head;
 }
 
 NumericBinding::Origin NumericBinding::qkv_origin(std::int32_t layer, std::int64_t column) const {
-  const Shard& shard = layout_.shard();
+  const Shard& shard = common_.shard;
   const auto head = static_cast<std::int32_t>(column / shard.head_dim);
   const std::int64_t d = column % shard.head_dim;
   const std::int32_t position = layout_.position();
@@ -374,7 +437,8 @@ NumericBinding::Origin NumericBinding::origin(
 
 NumericBinding::Column NumericBinding::column_at(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
   const Linear& linear = linear_of(use.matrix);
-  const std::int32_t streams = path_.stored_slices;
+  const ComputePath& path = common_.path;
+  const std::int32_t streams = path.stored_slices;
   std::int32_t rows = 0;
   std::int64_t before = 0;  // columns of the blocks before
   std::int32_t all_rows = 0;
@@ -382,15 +446,15 @@ NumericBinding::Column NumericBinding::column_at(const TensorUse& use, std::int3
     return std::min(linear.block_columns, linear.columns - block * linear.block_columns);
   };
   for (std::int32_t b = 0; b < linear.blocks(); ++b) {
-    all_rows += 2 * linear.tiles * install_cycles(columns_of(b), path_) * streams;
+    all_rows += 2 * linear.tiles * install_cycles(columns_of(b), path) * streams;
   }
   const std::int32_t expert = row / all_rows;
   const std::int32_t within = row % all_rows;
   // Gate and up stand side by side in the two hemispheres; else the west's columns come first, then the east's.
   const bool is_paired = use.matrix == MatrixKind::kGateUp;
   for (std::int32_t b = 0; b < linear.blocks(); ++b) {
-    const std::int32_t cycles = install_cycles(columns_of(b), path_);
-    const std::int32_t each = columns_per_place(columns_of(b), path_);
+    const std::int32_t cycles = install_cycles(columns_of(b), path);
+    const std::int32_t each = columns_per_place(columns_of(b), path);
     const std::int32_t block_rows = 2 * linear.tiles * cycles * streams;
     if (within >= rows + block_rows) {
       rows += block_rows;
@@ -400,26 +464,36 @@ NumericBinding::Column NumericBinding::column_at(const TensorUse& use, std::int3
     const std::int32_t place = (within - rows) / (cycles * streams);
     const std::int32_t rest = (within - rows) % (cycles * streams);
     const std::int32_t hemisphere = place % 2;
-    const std::int32_t column = rest / streams * path_.install_columns + rest % streams / kBytes;
+    const std::int32_t column = rest / streams * path.install_columns + rest % streams / kBytes;
     return {origin(use.matrix, layer, expert, before + (is_paired ? 0 : hemisphere * each) + column, hemisphere),
             place / 2};
   }
   return {};
 }
 
-ValuePtr NumericBinding::weight_column(const TensorUse& use, std::int32_t layer, std::int32_t row) const {
-  const auto [from, tile] = column_at(use, layer, row);
+void NumericBinding::make_weights(Made& made, const TensorUse& use, std::int32_t layer, std::int32_t rows) const {
   const Space space = use.matrix == MatrixKind::kOutput ? Space::kAttention
                       : use.matrix == MatrixKind::kDown ? Space::kFfn
                                                         : Space::kHidden;
-  auto out = std::make_shared<NumericValue>();
-  out->lanes = layout_.tile(space, tile);
-  if (from.label >= 0) {
-    const node::StoredMatrix stored = checkpoint_.matrix(from.tensor);
-    out->label = static_cast<std::int32_t>(from.label);
-    out->weights = {stored.row(from.row), stored.type, 1, stored.columns, stored.row_bytes};
+  made.weights.columns.reserve(static_cast<std::size_t>(rows / kBytes));
+  for (std::int32_t row = 0; row < rows; row += kBytes) {
+    const auto [from, tile] = column_at(use, layer, row);
+    while (made.weights.lanes.size() <= static_cast<std::size_t>(tile)) {
+      made.weights.lanes.push_back(layout_.tile(space, static_cast<std::int32_t>(made.weights.lanes.size())));
+    }
+    node::WeightColumns::Column column{.tile = static_cast<std::uint16_t>(tile)};
+    if (from.label >= 0) {
+      const node::StoredMatrix stored = common_.checkpoint.matrix(from.tensor);
+      column.row = stored.row(from.row);
+      column.label = static_cast<std::int32_t>(from.label);
+      column.type = stored.type;
+      made.weights.elements = stored.columns;
+    }
+    made.weights.columns.push_back(column);
   }
-  return out;
+  auto matrix = node::make_counted<NumericValue>();
+  matrix->weights = &made.weights;
+  made.matrix = std::move(matrix);
 }
 
 void NumericBinding::mark_rows(RowsOfTensors& rows) const {
@@ -428,12 +502,12 @@ void NumericBinding::mark_rows(RowsOfTensors& rows) const {
       tensor.kind = TensorKind::kEmbedding;
     }
     std::vector<bool>& marked = rows[tensor];
-    marked.resize(static_cast<std::size_t>(checkpoint_.matrix(tensor).rows));
+    marked.resize(static_cast<std::size_t>(common_.checkpoint.matrix(tensor).rows));
     marked[static_cast<std::size_t>(row)] = true;
   };
   for (std::size_t i = 0; i < uses_.size(); ++i) {
     const TensorUse& use = uses_[i];
-    const std::int32_t layer = binding_.first_layer + text_.tensors[i].layer_slot;
+    const std::int32_t layer = layer_of(i);
     switch (use.content) {
       case Content::kNone:
       case Content::kRotary:
@@ -457,28 +531,25 @@ void NumericBinding::mark_rows(RowsOfTensors& rows) const {
   }
 }
 
-void require_one_user(const ClusterProgram& program) {
-  if (program.plan.micro_batch != 1) {
-    throw node::InputError("--program: found micro-batch " + std::to_string(program.plan.micro_batch) +
-                           "; expected 1 in the numeric plane");
-  }
-}
-
 }  // namespace
 
-std::unique_ptr<node::NumericModel> bind_numbers(const ClusterProgram& program,
-                                                 const node::ChipBinding& binding,
-                                                 const Checkpoint& checkpoint) {
+NumericBinder::NumericBinder(const ClusterProgram& program, const Checkpoint& checkpoint) {
   require_one_user(program);
-  return std::make_unique<NumericBinding>(program, binding, checkpoint);
+  common_ = std::make_unique<Common>(program, checkpoint);
+}
+NumericBinder::~NumericBinder() = default;
+
+std::unique_ptr<node::NumericModel> NumericBinder::bind(const node::ChipBinding& binding) {
+  return std::make_unique<NumericBinding>(*common_, binding);
 }
 
 void refuse_non_finite(const ClusterProgram& program, const Checkpoint& checkpoint) {
   require_one_user(program);
+  Common common(program, checkpoint);
   RowsOfTensors rows;
   for (const node::ChipBinding& binding : program.bindings) {
     if (binding.text >= 0) {
-      NumericBinding(program, binding, checkpoint).mark_rows(rows);
+      NumericBinding(common, binding).mark_rows(rows);
     }
   }
   const ModelConfig& model = checkpoint.model();

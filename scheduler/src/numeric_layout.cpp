@@ -1,6 +1,7 @@
 #include "numeric_layout.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "lpu/node/quantity.hpp"
 
@@ -10,11 +11,20 @@ namespace {
 constexpr std::int32_t kRowLanes = 320;
 }
 
+node::LanesPtr LanesPool::shared(node::Lanes lanes) {
+  const auto found = made_.find(lanes);
+  if (found != made_.end()) {
+    return *found;
+  }
+  lanes.shrink_to_fit();
+  return *made_.insert(std::make_shared<const node::Lanes>(std::move(lanes))).first;
+}
+
 NumericLayout::NumericLayout(const ModelConfig& model,
                              const Shard& shard,
-                             const ComputePath& path,
-                             const node::ChipBinding& binding)
-    : model_(model), shard_(shard), path_(path), slot_owner_(binding.slot_owner), position_(binding.group_position) {}
+                             const node::ChipBinding& binding,
+                             LanesPool& pool)
+    : model_(model), shard_(shard), slot_owner_(binding.slot_owner), position_(binding.group_position), pool_(pool) {}
 
 const Packing& NumericLayout::packing(Space space) const {
   return space == Space::kHidden ? shard_.hidden : space == Space::kFfn ? shard_.ffn : shard_.attention;
@@ -56,21 +66,59 @@ std::int32_t NumericLayout::element(Space space, std::int32_t slot, std::int32_t
   return index < own.count ? static_cast<std::int32_t>(own.first + index) : -1;
 }
 
-node::LanesPtr NumericLayout::shared(node::Lanes lanes) const {
-  const auto known = made_.find(lanes);
-  if (known != made_.end()) {
-    return known->second;
+node::LanesPtr NumericLayout::known(
+    Kind kind, Space space, std::int32_t first, std::int32_t second, const auto& make) const {
+  const std::array<std::int32_t, 3> key{
+      static_cast<std::int32_t>(kind) << 8U | static_cast<std::int32_t>(space), first, second};
+  node::LanesPtr& out = known_[key];
+  if (!out) {
+    out = pool_.shared(make());
   }
-  return made_.emplace(lanes, std::make_shared<const node::Lanes>(lanes)).first->second;
+  return out;
 }
 
 node::LanesPtr NumericLayout::gathered(Space space, std::int32_t slot, std::int32_t group) const {
+  return known(Kind::kGathered, space, slot, group, [&] { return gathered_lanes(space, slot, group); });
+}
+
+node::LanesPtr NumericLayout::joined(Space space, std::int32_t half, std::int32_t tile) const {
+  return known(Kind::kJoined, space, half, tile, [&] { return joined_lanes(space, half, tile); });
+}
+
+node::LanesPtr NumericLayout::row(Space space, std::int32_t half, std::int32_t tile) const {
+  return known(Kind::kRow, space, half, tile, [&] { return row_lanes(space, half, tile); });
+}
+
+node::LanesPtr NumericLayout::head(std::int32_t local) const {
+  return known(Kind::kHead, Space::kAttention, local, 0, [&] {
+    const std::int64_t head = local < shard_.query_heads ? query_head(position_, local) : -1;
+    node::Lanes lanes;
+    for (std::int64_t d = 0; d < model_.head_dim; ++d) {
+      lanes.push_back(head < 0 ? -1 : static_cast<std::int32_t>(head * model_.head_dim + d));
+    }
+    return lanes;
+  });
+}
+
+node::LanesPtr NumericLayout::turned(std::int32_t place) const {
+  return known(Kind::kTurned, Space::kAttention, place, 0, [&] {
+    const std::int32_t west = (shard_.query_heads + 2 * shard_.kv_heads + 1) / 2;
+    const std::int32_t head = place < west ? 2 * place : 2 * (place - west) + 1;
+    node::Lanes lanes;
+    for (std::int32_t d = 0; d < shard_.head_dim; ++d) {
+      lanes.push_back(head * shard_.head_dim + d);
+    }
+    return lanes;
+  });
+}
+
+node::Lanes NumericLayout::gathered_lanes(Space space, std::int32_t slot, std::int32_t group) const {
   const Packing& packed = packing(space);
   node::Lanes lanes;
   for (std::int32_t i = group * kRowLanes; i < std::min((group + 1) * kRowLanes, packed.elements); ++i) {
     lanes.push_back(element(space, slot, i));
   }
-  return shared(std::move(lanes));
+  return lanes;
 }
 
 node::Lanes NumericLayout::half_lanes(Space space, std::int32_t half) const {
@@ -83,20 +131,20 @@ node::Lanes NumericLayout::half_lanes(Space space, std::int32_t half) const {
   return lanes;
 }
 
-node::LanesPtr NumericLayout::joined(Space space, std::int32_t half, std::int32_t tile) const {
+node::Lanes NumericLayout::joined_lanes(Space space, std::int32_t half, std::int32_t tile) const {
   const node::Lanes all = half_lanes(space, half);
   const auto from = std::min(all.size(), static_cast<std::size_t>(tile) * kRowLanes);
   const auto to = std::min(all.size(), from + kRowLanes);
-  return shared({all.begin() + static_cast<std::ptrdiff_t>(from), all.begin() + static_cast<std::ptrdiff_t>(to)});
+  return {all.begin() + static_cast<std::ptrdiff_t>(from), all.begin() + static_cast<std::ptrdiff_t>(to)};
 }
 
-node::LanesPtr NumericLayout::added(Space space, std::int32_t half, std::int32_t tile) const {
+node::Lanes NumericLayout::added(Space space, std::int32_t half, std::int32_t tile) const {
   const Packing& packed = packing(space);
   const std::int32_t whole = slots(half) * packed.full;
-  node::Lanes lanes;
   if (tile < whole) {
-    return gathered(space, first_slot(half) + tile / packed.full, tile % packed.full);
+    return gathered_lanes(space, first_slot(half) + tile / packed.full, tile % packed.full);
   }
+  node::Lanes lanes;
   const std::int32_t each = shard_.rows(packed).slots_per_tile;
   const std::int32_t first = (tile - whole) * each;
   for (std::int32_t slot = first; slot < std::min(first + each, slots(half)); ++slot) {
@@ -104,42 +152,26 @@ node::LanesPtr NumericLayout::added(Space space, std::int32_t half, std::int32_t
       lanes.push_back(element(space, first_slot(half) + slot, packed.full * kRowLanes + i));
     }
   }
-  return shared(std::move(lanes));
+  return lanes;
 }
 
-node::LanesPtr NumericLayout::row(Space space, std::int32_t half, std::int32_t tile) const {
-  const std::array<std::int32_t, 4> key{static_cast<std::int32_t>(space), half, tile, 0};
-  if (const auto known = known_.find(key); known != known_.end()) {
-    return known->second;
-  }
+node::Lanes NumericLayout::row_lanes(Space space, std::int32_t half, std::int32_t tile) const {
   const Rowing rows = shard_.rows(packing(space));
-  node::LanesPtr out;
   if (!rows.is_joined) {
-    out = added(space, half, tile);
-  } else if (rows.shares_last && half == 1 && tile + 1 == rows.tiles[1]) {
-    node::Lanes both = *joined(space, 0, rows.tiles[0]);
-    const node::LanesPtr own = joined(space, 1, tile);
-    both.insert(both.end(), own->begin(), own->end());
-    out = shared(std::move(both));
-  } else {
-    out = joined(space, half, tile);
+    return added(space, half, tile);
   }
-  known_.emplace(key, out);
-  return out;
+  if (!rows.shares_last || half == 0 || tile + 1 != rows.tiles[1]) {
+    return joined_lanes(space, half, tile);
+  }
+  node::Lanes both = joined_lanes(space, 0, rows.tiles[0]);
+  const node::Lanes own = joined_lanes(space, 1, tile);
+  both.insert(both.end(), own.begin(), own.end());
+  return both;
 }
 
 node::LanesPtr NumericLayout::tile(Space space, std::int32_t tile) const {
   const std::int32_t west = shard_.rows(packing(space)).tiles[0];
   return tile < west ? row(space, 0, tile) : row(space, 1, tile - west);
-}
-
-node::Lanes NumericLayout::head(std::int32_t local) const {
-  const std::int64_t head = local < shard_.query_heads ? query_head(position_, local) : -1;
-  node::Lanes lanes;
-  for (std::int64_t d = 0; d < model_.head_dim; ++d) {
-    lanes.push_back(head < 0 ? -1 : static_cast<std::int32_t>(head * model_.head_dim + d));
-  }
-  return lanes;
 }
 
 }  // namespace lpu::scheduler

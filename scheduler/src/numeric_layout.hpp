@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "lpu/node/numeric_value.hpp"
@@ -13,13 +14,26 @@ namespace lpu::scheduler {
 /// What the elements of a vector are numbered by.
 enum class Space : std::uint8_t { kHidden, kAttention, kFfn };
 
+/// Layouts of lanes: equal ones are one object.
+class LanesPool {
+ public:
+  [[nodiscard]] node::LanesPtr shared(node::Lanes lanes);
+
+ private:
+  struct IsLess {
+    using is_transparent = void;
+    static const node::Lanes& lanes(const node::LanesPtr& pointer) { return *pointer; }
+    static const node::Lanes& lanes(const node::Lanes& own) { return own; }
+    bool operator()(const auto& a, const auto& b) const { return lanes(a) < lanes(b); }
+  };
+  std::set<node::LanesPtr, IsLess> made_;
+};
+
 /// Where the elements of vectors and matrices lie on one chip of a TP group: the compiler's own layout, read backwards.
 class NumericLayout {
  public:
-  NumericLayout(const ModelConfig& model,
-                const Shard& shard,
-                const ComputePath& path,
-                const node::ChipBinding& binding);
+  /// All arguments must outlive it.
+  NumericLayout(const ModelConfig& model, const Shard& shard, const node::ChipBinding& binding, LanesPool& pool);
 
   /// Lanes of group `group` of a gathered vector's slot.
   [[nodiscard]] node::LanesPtr gathered(Space space, std::int32_t slot, std::int32_t group) const;
@@ -30,7 +44,9 @@ class NumericLayout {
   /// Lanes of a K tile of a matrix: west rows, then east rows.
   [[nodiscard]] node::LanesPtr tile(Space space, std::int32_t tile) const;
   /// Elements of a local query head's output; -1 where the chip has no such head.
-  [[nodiscard]] node::Lanes head(std::int32_t local) const;
+  [[nodiscard]] node::LanesPtr head(std::int32_t local) const;
+  /// Elements of head `place` of those that the chip turns by their positions: its own numbers, west, then east.
+  [[nodiscard]] node::LanesPtr turned(std::int32_t place) const;
 
   /// First element and number of elements of this chip's part of `total`.
   struct Part {
@@ -43,7 +59,6 @@ class NumericLayout {
   [[nodiscard]] std::int64_t kv_head(std::int32_t owner, std::int32_t local) const;
   [[nodiscard]] std::int32_t position() const { return position_; }
   [[nodiscard]] const Shard& shard() const { return shard_; }
-  [[nodiscard]] const ComputePath& path() const { return path_; }
   [[nodiscard]] const Packing& packing(Space space) const;
 
  private:
@@ -51,21 +66,25 @@ class NumericLayout {
   [[nodiscard]] std::int32_t element(Space space, std::int32_t slot, std::int32_t index) const;
   /// All lanes of a half's slots, one behind the other.
   [[nodiscard]] node::Lanes half_lanes(Space space, std::int32_t half) const;
-  [[nodiscard]] node::LanesPtr added(Space space, std::int32_t half, std::int32_t tile) const;
+  [[nodiscard]] node::Lanes added(Space space, std::int32_t half, std::int32_t tile) const;
+  [[nodiscard]] node::Lanes joined_lanes(Space space, std::int32_t half, std::int32_t tile) const;
+  [[nodiscard]] node::Lanes gathered_lanes(Space space, std::int32_t slot, std::int32_t group) const;
+  [[nodiscard]] node::Lanes row_lanes(Space space, std::int32_t half, std::int32_t tile) const;
   [[nodiscard]] std::int32_t first_slot(std::int32_t half) const { return half == 0 ? 0 : shard_.west_slots(); }
   [[nodiscard]] std::int32_t slots(std::int32_t half) const {
     return half == 0 ? shard_.west_slots() : shard_.east_slots();
   }
-  /// The layout made once, so that equal layouts are one object.
-  [[nodiscard]] node::LanesPtr shared(node::Lanes lanes) const;
+  enum class Kind : std::uint8_t { kGathered, kRow, kJoined, kHead, kTurned };
+  /// What was asked before is answered as before.
+  [[nodiscard]] node::LanesPtr known(
+      Kind kind, Space space, std::int32_t first, std::int32_t second, const auto& make) const;
 
   const ModelConfig& model_;
-  Shard shard_;
-  ComputePath path_;
-  std::vector<std::int32_t> slot_owner_;
+  const Shard& shard_;
+  const std::vector<std::int32_t>& slot_owner_;
   std::int32_t position_ = 0;
-  mutable std::map<node::Lanes, node::LanesPtr> made_;
-  mutable std::map<std::array<std::int32_t, 4>, node::LanesPtr> known_;
+  LanesPool& pool_;
+  mutable std::map<std::array<std::int32_t, 3>, node::LanesPtr> known_;
 };
 
 }  // namespace lpu::scheduler

@@ -65,26 +65,26 @@ bool for_each_instance(const Instruction& in, std::int64_t start, Visit&& visit)
 ReservationTable::ReservationTable(const node::ChipSpec& chip, std::int64_t period)
     : chip_(chip),
       period_(period),
-      rows_(stream_row(chip, Hemisphere::kEast, Direction::kInward, chip.streams_per_direction - 1) + 1) {
-  if (period_ > 0) {
-    for (auto& row : rows_) {
-      row.resize(static_cast<std::size_t>(period_), 0);
-    }
-  }
-}
+      rows_(stream_row(chip, Hemisphere::kEast, Direction::kInward, chip.streams_per_direction - 1) + 1) {}
 
 bool ReservationTable::take(std::uint32_t row, std::int64_t cycle, std::uint16_t bits) {
   std::int64_t column = cycle + kBeforeZero;
-  auto& cells = rows_[row];
   if (period_ > 0) {
     column %= period_;
     if (column < 0) {
       column += period_;
     }
-  } else if (static_cast<std::size_t>(column) >= cells.size()) {
-    cells.resize(static_cast<std::size_t>(column) * 5 / 4 + 64, 0);
   }
-  auto& cell = cells[static_cast<std::size_t>(column)];
+  const auto number = static_cast<std::size_t>(column) / kPage;
+  Row& pages = rows_[row];
+  if (number >= pages.size()) {
+    pages.resize(number + 1);
+  }
+  std::unique_ptr<Page>& page = pages[number];
+  if (!page) {
+    page = std::make_unique<Page>();
+  }
+  auto& cell = (*page)[static_cast<std::size_t>(column) % kPage];
   if ((cell & bits) != 0) {
     return false;
   }
@@ -95,17 +95,14 @@ bool ReservationTable::take(std::uint32_t row, std::int64_t cycle, std::uint16_t
 
 void ReservationTable::roll_back(std::size_t mark) {
   while (log_.size() > mark) {
-    const Cell& last = log_.back();
-    auto& cell = rows_[last.row][last.column];
-    cell = static_cast<std::uint16_t>(cell & ~last.bits);
+    free(log_.back());
     log_.pop_back();
   }
 }
 
 void ReservationTable::give_back(const std::vector<Cell>& cells) {
   for (const Cell& taken : cells) {
-    auto& cell = rows_[taken.row][taken.column];
-    cell = static_cast<std::uint16_t>(cell & ~taken.bits);
+    free(taken);
   }
 }
 
@@ -114,11 +111,13 @@ std::int64_t ReservationTable::last_install(std::int64_t from, std::int64_t to) 
   for (std::int32_t plane = 0; plane < 2 * chip_.mxm_planes_per_hemisphere; ++plane) {
     ports = static_cast<std::uint16_t>(ports | bit(plane * 3));
   }
-  const auto& cells = rows_[kPlanes];
+  const Row& pages = rows_[kPlanes];
   while (to > from) {
     --to;
     const std::int64_t column = ((to + kBeforeZero) % period_ + period_) % period_;
-    if ((cells[static_cast<std::size_t>(column)] & ports) != 0) {
+    const auto number = static_cast<std::size_t>(column) / kPage;
+    if (number < pages.size() && pages[number] &&
+        ((*pages[number])[static_cast<std::size_t>(column) % kPage] & ports) != 0) {
       return to;
     }
   }

@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -37,6 +38,11 @@ class ReservationTable {
   [[nodiscard]] std::size_t mark() const { return log_.size(); }
   void roll_back(std::size_t mark);
   void clear_log() { log_.clear(); }
+  /// Everything is given back, the memory too.
+  void clear() {
+    rows_ = std::vector<Row>(rows_.size());
+    log_ = {};
+  }
 
   /// Part of a row and cycle that was taken.
   struct Cell {
@@ -54,12 +60,21 @@ class ReservationTable {
   [[nodiscard]] std::int64_t period() const { return period_; }
 
  private:
+  /// Cycles of a row that stand together in memory: most are never taken in most rows.
+  static constexpr std::uint32_t kPage = 128;
+  using Page = std::array<std::uint16_t, kPage>;
+  using Row = std::vector<std::unique_ptr<Page>>;
+
   [[nodiscard]] bool take(std::uint32_t row, std::int64_t cycle, std::uint16_t bits);
+  void free(const Cell& taken) {
+    auto& cell = (*rows_[taken.row][taken.column / kPage])[taken.column % kPage];
+    cell = static_cast<std::uint16_t>(cell & ~taken.bits);
+  }
   [[nodiscard]] bool try_memory(const node::Instruction& instruction, std::int64_t start, const RegisterReach& reach);
 
   const node::ChipSpec& chip_;
   std::int64_t period_;
-  std::vector<std::vector<std::uint16_t>> rows_;
+  std::vector<Row> rows_;
   std::vector<Cell> log_;
 };
 

@@ -75,8 +75,8 @@ class Extension {
       if (node::info(in.opcode).unit == node::Unit::kC2c) {
         record(in, pushes);
       }
+      table_.clear_log();  // nothing of it is ever given back
     }
-    table_.clear_log();
     for (auto& [link, at] : pushes) {
       std::sort(at.begin(), at.end());
       for (const std::int64_t push : at) {
@@ -289,6 +289,11 @@ class Extension {
           return std::tuple(a.start, node::info(a.opcode).unit, a.index, a.hemisphere) <
                  std::tuple(b.start, node::info(b.opcode).unit, b.index, b.hemisphere);
         });
+    // They have grown by a few: half of what they take is room for more.
+    text_.instructions.shrink_to_fit();
+    text_.tensors.shrink_to_fit();
+    text_.allocations.shrink_to_fit();
+    text_.transfers.shrink_to_fit();
   }
 
  private:

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """One combination of those that the acceptance runs in full (scripts/acceptance_numbers.sh): what transformers says, and
-bit for bit what one chip says without SIMD.
+bit for bit what one chip says without SIMD; and in no more memory than was asked.
 
 combination.py PROGRAM MPIRUN GOLDEN_FOLDER MODEL CHIPS RANKS SIMD
 """
@@ -30,4 +30,6 @@ errors = [abs(a - b) for a, b in zip(told["logits_after_prompt"], case["logits_a
 checks.check(len(errors) == 256 and max(errors) < 1e-4, f"logits off by {max(errors, default=None)}")
 for key in ("logits_after_prompt", "result_digest"):
     checks.check(told[key] == one[key], f"{key}: {told[key]}, one chip {one[key]}")
+limit = 1.15 * (told["weight_bytes"] + told["kv_bytes"]) + 20e6 * told["ranks"]
+checks.check(0 < told["memory_bytes"] <= limit, f"memory: {told['memory_bytes']} bytes, limit {limit}")
 checks.finish()

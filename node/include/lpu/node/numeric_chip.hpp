@@ -73,6 +73,24 @@ class NumericText {
   std::unique_ptr<Tables> tables_;
 };
 
+class StreamRings;
+
+/// What the chips of one process need while they run, which they do one at a time: stream registers.
+class NumericBench {
+ public:
+  explicit NumericBench(const ChipSpec& chip);
+  ~NumericBench();
+  NumericBench(NumericBench&&) noexcept;
+  NumericBench& operator=(NumericBench&&) = delete;
+  NumericBench(const NumericBench&) = delete;
+  NumericBench& operator=(const NumericBench&) = delete;
+
+  [[nodiscard]] StreamRings& streams() { return *streams_; }
+
+ private:
+  std::unique_ptr<StreamRings> streams_;
+};
+
 /// Links of one chip, as its numbers see them: vectors of bytes, in the order of their pushes.
 ///
 /// Implementations neither block nor change what they carry.
@@ -85,6 +103,8 @@ class PayloadPort {
   PayloadPort& operator=(PayloadPort&&) = delete;
   virtual ~PayloadPort() = default;
   virtual void send(std::int32_t link, std::span<const std::byte> vector) = 0;
+  /// Something has come that nobody took.
+  [[nodiscard]] virtual bool has_vector(std::int32_t link) const = 0;
   /// The oldest vector that has come, taken off the link.
   /// @return false: nothing has come yet
   [[nodiscard]] virtual bool receive(std::int32_t link, std::span<std::byte> vector) = 0;
@@ -99,11 +119,12 @@ struct NumericTimes {
 /// One chip in the numeric plane: executes its text's instances in their order, on numbers.
 ///
 /// Operands are taken where the instruction says: rows of SRAM by address, streams by register and cycle. It does not
-/// check the schedule: that is the business of verify and of CheckedChip.
+/// check the schedule: that is the business of verify and of CheckedChip. Between iterations it holds its cache alone.
 class NumericChip {
  public:
   /// All arguments must outlive it.
   NumericChip(const NumericText& text,
+              NumericBench& bench,
               const ChipSpec& chip,
               const ChipBinding& binding,
               const IterationPlan& plan,
