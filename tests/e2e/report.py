@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Results read as a DataFrame, and the report drawn from them: from files that compare wrote, and from one written now."""
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ scripts = os.path.join(source, "scripts")
 sys.path.insert(0, scripts)
 import lpu_figures  # noqa: E402  after its folder is known
 import lpu_results  # noqa: E402
+import scaling_report  # noqa: E402
 
 checks = Checks()
 MANY, ONE = (os.path.join(results, name) for name in ("four_counts", "one_count"))
@@ -27,8 +29,22 @@ def draw(*arguments):
     return subprocess.run([os.path.join(scripts, "scaling_report.py"), *arguments], capture_output=True, text=True, timeout=60)
 
 
+def draw_here(*arguments):
+    """As draw(), without a process of its own: starting matplotlib takes longer than most figures."""
+    stdout, stderr, typed, code = io.StringIO(), io.StringIO(), sys.argv, 0
+    sys.argv = ["scaling_report.py", *arguments]
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            scaling_report.main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = typed
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
 def refused(arguments, line):
-    result = draw(*arguments)
+    result = draw_here(*arguments)
     checks.check((result.returncode, result.stdout, result.stderr) == (2, "", f"scaling_report.py: {line}\n"),
                  f"expected exit code 2 and {line!r}: {arguments}: {result.returncode} {result.stdout}{result.stderr}")
 
@@ -143,7 +159,7 @@ checks.check(open("page/scaling.png", "rb").read(8) == b"\x89PNG\r\n\x1a\n", "a 
 
 # One SLO is drawn, and named; every figure alone.
 os.makedirs("each")
-done = draw(os.path.join(MANY, "results.json"), "--slo-tpot-ms", "2", "--each", "--output-dir", "each")
+done = draw_here(os.path.join(MANY, "results.json"), "--slo-tpot-ms", "2", "--each", "--output-dir", "each")
 checks.check(done.returncode == 0 and "TPOT ≤ 2 ms" in open("each/r1-1-x.svg", encoding="utf-8").read(), f"SLO: {done.stderr}")
 checks.check(all(os.path.getsize(line) > 1000 for line in done.stdout.split()), "files that are named are there")
 refused([os.path.join(MANY, "results.json"), "--slo-tpot-ms", "3", "--output-dir", "each"],
@@ -168,7 +184,7 @@ for lane, own in bars.groupby("lane"):
     cycles = [cycle for _, bar in own.iterrows() for cycle in range(bar["start_cycle"], bar["end_cycle"])]
     checks.check(sorted(busy[lane]) == sorted(cycles), f"{lane}: busy cycles of the bars and of the bursts")
 os.makedirs("traced")
-done = draw("executed/results.json", "--trace", "trace.json", "--output-dir", "traced")
+done = draw_here("executed/results.json", "--trace", "trace.json", "--output-dir", "traced")
 checks.check(done.returncode == 0 and set(figures_of(open("traced/report.html", encoding="utf-8").read()))
              == {"r1-occupancy", "r1-links", "t1-gantt"}, f"an execution's page: {done.stderr}")
 refused(["executed/results.json", "--trace", "executed/results.json"],
@@ -187,7 +203,7 @@ fewer["validation"], fewer["waterfall"] = [], []
 fewer["rows"] = [row for row in fewer["rows"] if row["curve"] == "S"]
 with open("fewer.json", "w", encoding="utf-8") as file:
     json.dump(fewer, file)
-done = draw("fewer.json")
+done = draw_here("fewer.json")
 checks.check(done.returncode == 0 and set(figures_of(open("report.html", encoding="utf-8").read())) == {"r1-1-s"},
              f"only what has data is drawn: {done.stderr}")
 
