@@ -35,7 +35,7 @@ if [ -z "$root" ]; then
 fi
 
 mount -t proc proc "$root/proc"
-mount --rbind --make-rslave /sys "$root/sys" 2> /dev/null || mount -t sysfs sys "$root/sys"
+mount -t sysfs sys "$root/sys"
 mount --bind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/dev/shm"
 cp /etc/hosts /etc/resolv.conf "$root/etc/"
