@@ -10,6 +10,7 @@ import math
 import typing
 
 import matplotlib
+import matplotlib.patches
 import pandas
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -410,8 +411,8 @@ def published_panel(key, published):
 def chips_panel(key, title, caption, run, names, shares):
     """A map of busy shares: a column for each chip, a row for each name."""
     data = pandas.DataFrame([{"chip": chip["chip"], **dict(zip(names, values))} for chip, values in zip(run["per_chip"], shares)])
-    conditions = f"{run['model']}, {run['compute']}, {count(run['chips'], 'chip')}, TP {run['tp']} × PP {run['pp']}, " \
-                 f"{count(run['users'], 'user')}"
+    most = data[names].max().idxmax()
+    chip = data.loc[data[most].idxmax(), "chip"]
 
     def draw(frame):
         axis = frame.axes(TOP, 0.2 * len(names))
@@ -426,7 +427,94 @@ def chips_panel(key, title, caption, run, names, shares):
         scale.ax.xaxis.set_major_formatter(PercentFormatter(1))
         scale.set_label("busy, share of the run's cycles")
 
-    return Panel(key, title, conditions, caption, data, TOP + 0.2 * len(names) + 1.15, draw)
+    return Panel(key, title, f"{run_words(run)}; most: {most} of chip {chip}, {100 * data[most].max():.2f} %", caption, data,
+                 TOP + 0.2 * len(names) + 1.15, draw)
+
+
+def run_words(run):
+    return f"{run['model']}, {count(run['chips'], 'chip')}, TP {run['tp']} × PP {run['pp']}, {count(run['users'], 'user')}"
+
+
+def nodes_panel(run, key):
+    """Load of the wires between nodes: a row for the node that sends, a column for the one that receives."""
+    if "chips_per_node" not in run or "links_to" not in run["per_chip"][0]:
+        return None
+    per_node = run["chips_per_node"]
+    links = pandas.DataFrame([{"from_node": chip["chip"] // per_node, "to_node": peer // per_node, "busy": busy}
+                              for chip in run["per_chip"] for peer, busy in zip(chip["links_to"], chip["links_busy"]) if peer >= 0])
+    data = links.groupby(["from_node", "to_node"])["busy"].agg(links="count", busy_mean="mean", busy_max="max").reset_index()
+    data.insert(2, "wires", ["local" if own else "global" for own in data["from_node"] == data["to_node"]])
+    data[["busy_mean", "busy_max"]] = data[["busy_mean", "busy_max"]].round(6)
+    nodes = sorted({*data["from_node"], *data["to_node"]})
+    if len(nodes) < 2:
+        return None
+    across = data[data["wires"] == "global"]
+    top = across.loc[across["busy_max"].idxmax()]
+
+    def draw(frame):
+        side = WIDTH - LEFT - RIGHT
+        axis = frame.axes(TOP, side)
+        square = data.pivot(index="from_node", columns="to_node", values="busy_max").reindex(index=nodes, columns=nodes)
+        # Where no wire leads the paper shows.
+        image = axis.imshow(square.astype(float), cmap="cividis", vmin=0, interpolation="nearest", aspect="auto",
+                            extent=(-0.5, len(nodes) - 0.5, len(nodes) - 0.5, -0.5))
+        for axle in (axis.xaxis, axis.yaxis):
+            axle.set_major_locator(MaxNLocator(8, integer=True))
+            axle.set_major_formatter(FuncFormatter(lambda at, _: str(nodes[int(at)]) if 0 <= at < len(nodes) else ""))
+        axis.set_xlabel("receiving node")
+        axis.set_ylabel("sending node")
+        scale = axis.figure.colorbar(image, cax=frame.axes(TOP + side + 0.5, 0.1), orientation="horizontal")
+        scale.solids.set_rasterized(True)
+        scale.ax.xaxis.set_major_formatter(PercentFormatter(1))
+        scale.set_label("busiest link, share of the run's cycles")
+
+    return Panel(f"{key}-nodes", "Load of the links, node to node",
+                 f"{run_words(run)}; busiest cable: {100 * top['busy_max']:.2f} %, {top['from_node']} to {top['to_node']}",
+                 "On the diagonal the local links of a node, elsewhere its cables to others; empty where none leads.", data,
+                 TOP + WIDTH - LEFT - RIGHT + 1.15, draw)
+
+
+SRAM_LOOKS = (("weights", "#0072b2", ""), ("kv", "#e69f00", "////"), ("activations", "#009e73", ""), ("program", "#cc79a7", ""))
+
+
+def sram_panel(plan, key):
+    """What fills each chip's SRAM, chip by chip."""
+    if not plan.get("sram_bytes_per_chip_of_stage"):
+        return None
+    tp = plan["tp"]
+    data = pandas.DataFrame([{"chip": stage * tp + position, "stage": stage, **use, "sram_bytes": plan["sram_bytes"]}
+                             for stage, use in enumerate(plan["sram_bytes_per_chip_of_stage"]) for position in range(tp)])
+    used = data[[part for part, _, _ in SRAM_LOOKS]].sum(axis=1)
+    fullest = used.idxmax()
+
+    def draw(frame):
+        axis = frame.axes(TOP, 2.2)
+        base = 0 * used / 1e6
+        edges = [*data["chip"], len(data)]
+        for part, colour, hatch in SRAM_LOOKS:
+            top = base + data[part] / 1e6
+            axis.fill_between(edges, [*base, base.iloc[-1]], [*top, top.iloc[-1]], step="post", facecolor=colour, edgecolor=INK,
+                              linewidth=0.3, hatch=hatch)
+            base = top
+        axis.axhline(plan["sram_bytes"] / 1e6, color=INK, linewidth=0.9, linestyle="-.")
+        axis.set_xlim(0, len(data))
+        axis.set_ylim(0, 1.12 * plan["sram_bytes"] / 1e6)
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axis.yaxis.grid(True)
+        axis.set_axisbelow(True)
+        axis.set_xlabel("chip")
+        axis.set_ylabel("MB of SRAM")
+        legend(frame, TOP + 2.7, [Line2D([], [], color=INK, linestyle="-.", linewidth=0.9,
+                                         label=f"SRAM of a chip: {plan['sram_bytes'] / 1e6:.1f} MB")]
+               + [matplotlib.patches.Patch(facecolor=colour, edgecolor=INK, linewidth=0.3, hatch=hatch,
+                                           label=f"{'KV' if part == 'kv' else part}: {data[part].min() / 1e6:.2f} to "
+                                           f"{data[part].max() / 1e6:.2f} MB") for part, colour, hatch in SRAM_LOOKS])
+
+    return Panel(f"{key}-sram", "What fills the SRAM, chip by chip",
+                 f"{plan['model']}, {count(plan['chips'], 'chip')}, TP {tp} × PP {plan['pp']}; fullest: chip {data.loc[fullest, 'chip']}, "
+                 f"{100 * used[fullest] / plan['sram_bytes']:.1f} %",
+                 "Bytes of weights, of KV for all users, of activations and of the program's text, as the schedule lays them out.", data,
+                 TOP + 2.7 + LINE * 6, draw)
 
 
 def run_panels(run, key):
@@ -434,11 +522,12 @@ def run_panels(run, key):
     chips = run.get("per_chip", [])
     if not chips:
         return []
+    nodes = nodes_panel(run, key)
     units, links = list(chips[0]["occupancy"]), [f"link {number}" for number in range(len(chips[0]["links_busy"]))]
     return [chips_panel(f"{key}-occupancy", "Units, chip by chip", "Measured by the execution.", run, units,
                         [[chip["occupancy"][unit] for unit in units] for chip in chips]),
             chips_panel(f"{key}-links", "Load of the links, chip by chip", "Sending ends; links 0 to 6 stay in the node, the rest leave "
-                        "it.", run, links, [chip["links_busy"] for chip in chips])]
+                        "it.", run, links, [chip["links_busy"] for chip in chips]), *([nodes] if nodes else [])]
 
 
 MOST_LANES = 40
@@ -498,7 +587,7 @@ def gantt_panel(trace, key):
                 for number, same in enumerate([one for one in iterations if one % len(LPU_LOOKS) == look]
                                               for look in range(len(LPU_LOOKS))) if same])
 
-    conditions = f"{other['model']}, {count(other['bursts'], 'burst')}"
+    conditions = f"{other['model']}, {count(other['bursts'], 'burst')}, cycles {data['start_cycle'].min():,} to {data['end_cycle'].max():,}"
     if other["bursts_left_out"]:
         conditions += f"; {other['bursts_left_out']:,} more are not in the trace"
     return Panel(f"{key}-gantt", "The pipeline", conditions, "Bursts of a lane that touch are one bar.", data,
@@ -538,5 +627,7 @@ def panels_of(results, key, slo=None):
     published = published_panel(key, results.get("validation", []))
     if published:
         out.append(("Published figures", [published]))
+    sram = sram_panel(results, key)
+    out.append(("Memory", [sram] if sram else []))
     out.append(("Execution", run_panels(results, key)))
     return [(title, panels) for title, panels in out if panels]

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Draws what `lpu_cluster` and `lpu_cluster compare` found.
+"""Draws what `lpu_cluster` found: the tour, `compare`, `plan`, `run`.
 
     scripts/scaling_report.py results.json [more.json ...] [--output-dir DIR]
 
@@ -43,6 +43,7 @@ body {{ margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--paper
   font: 1rem/1.5 system-ui, "DejaVu Sans", sans-serif; }}
 h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid var(--faint); padding-top: 1rem; }}
 h3 {{ font-size: 1rem; margin: 1.5rem 0 .5rem; }}
+h1, h2, h3, .digests {{ overflow-wrap: anywhere; }}
 a {{ color: var(--blue); }}
 code, pre {{ font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .85rem; overflow-wrap: anywhere;
   white-space: pre-wrap; }}
@@ -159,7 +160,7 @@ def report(paths, traces, folder, slo, each):
             known = ", ".join(f"{one:g}" for one in slos) or "none"
             raise ResultsError(f"--slo-tpot-ms: found {slo:g}, of which {path} has nothing; expected one of: {known}")
         if not groups:
-            raise ResultsError(f"{path}: found nothing to draw; expected a result of demo, compare or run")
+            raise ResultsError(f"{path}: found nothing to draw; expected a result of demo, compare, plan or run")
         sections.append(section_html(path, results, groups))
         rows += [panels for _, panels in groups]
         footer += footer_of(results, 28 * max(len(panels) for _, panels in groups) + 20)

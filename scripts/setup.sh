@@ -2,9 +2,9 @@
 # Installs the Debian 12 packages that the build and the tests need; does nothing where all are there.
 set -eu
 
-packages="ca-certificates cmake g++ git libbenchmark-dev libboost-graph1.81-dev libboost-json1.81-dev
+packages="ca-certificates cmake dpkg-dev g++ git libbenchmark-dev libboost-graph1.81-dev libboost-json1.81-dev
 libboost-program-options1.81-dev libboost1.81-dev libcereal-dev libgtest-dev libhwy-dev libopenmpi-dev libspdlog-dev
-munge ninja-build openmpi-bin openssh-client python3 python3-jsonschema python3-matplotlib python3-pandas slurm-wlm"
+man-db munge ninja-build openmpi-bin openssh-client python3 python3-jsonschema python3-matplotlib python3-pandas slurm-wlm"
 
 if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
   echo "setup.sh: found no dpkg and apt-get; expected Debian 12; install by hand: $(echo "$packages" | tr "\n" " ")" >&2

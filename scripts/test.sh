@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up, builds with warnings as errors, and runs every test. The last lines are ctest's summary; the exit code is its verdict.
+# Sets up, builds with warnings as errors, and runs every test. The exit code is ctest's verdict; the last lines say how long each
+# label took, beside its budget.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,4 +19,8 @@ fi
 # shellcheck disable=SC2086  # empty, or one flag
 cmake --preset ci $launcher
 cmake --build --preset ci --parallel "$jobs"
-exec ctest --preset ci --parallel "$jobs"
+times=build/ci/test_times.xml
+verdict=0
+ctest --preset ci --parallel "$jobs" --output-junit "$PWD/$times" || verdict=$?
+scripts/test_times.py build/ci "$times" || true
+exit "$verdict"

@@ -212,6 +212,12 @@ node::ExitCode list_presets(const CommandLine& line, const Console& console) {
   const bool is_named = line.words.size() > 1;
   const std::vector<std::string> names =
       is_named ? std::vector<std::string>(line.words.begin() + 1, line.words.end()) : preset_names(kind);
+  if (line.has("names")) {
+    for (const std::string& name : names) {
+      console.print_line(name);
+    }
+    return node::ExitCode::kDone;
+  }
   if (console.is_json()) {
     json::object out = result_object(line);
     out["inputs"] = {{"kind", folder(kind)}, {"names", json::value_from(names)}};

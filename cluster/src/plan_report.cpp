@@ -87,6 +87,13 @@ std::array<std::string, 2> sram_parts(const Compiled& compiled) {
               node::approximate_bytes(sram.program)};
 }
 
+json::object to_json(const scheduler::SramUse& use) {
+  return {{"weights", use.weights.count()},
+          {"kv", use.kv.count()},
+          {"activations", use.activations.count()},
+          {"program", use.program.count()}};
+}
+
 }  // namespace
 
 std::string rate_text(double per_second) {
@@ -120,10 +127,13 @@ void add_plan(json::object& out,
   out["balance"] = report.balance;
   out["smallest_chips"] = smallest_chips == 0 ? json::value(nullptr) : json::value(smallest_chips);
   out["sram_bytes_used_max"] = report.sram.total().count();
-  out["sram_bytes_per_chip"] = {{"weights", report.sram.weights.count()},
-                                {"kv", report.sram.kv.count()},
-                                {"activations", report.sram.activations.count()},
-                                {"program", report.sram.program.count()}};
+  out["sram_bytes_per_chip"] = to_json(report.sram);
+  out["sram_bytes"] = compiled.program.chip.sram().count();
+  json::array stages;
+  for (const scheduler::SramUse& use : report.sram_of_stage) {
+    stages.emplace_back(to_json(use));
+  }
+  out["sram_bytes_per_chip_of_stage"] = std::move(stages);
   out["users"] = service.users;
   out["users_fit"] = report.users_fit;
   out["users_saturating"] = report.users_saturating;

@@ -18,6 +18,7 @@
 #include "json_output.hpp"
 #include "lockstep.hpp"
 #include "lpu/cluster/run_program.hpp"
+#include "lpu/interconnect/topology.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/field_reader.hpp"
 #include "lpu/node/quantity_text.hpp"
@@ -143,8 +144,8 @@ json::object to_json(const Occupancy& occupancy) {
           {"c2c", occupancy.c2c}};
 }
 
-/// Occupancy of each chip, and the load of each of its links, in millionths: there are many.
-json::array per_chip(const RunResult& result) {
+/// Occupancy of each chip, the load of each of its links and where it leads; shares in millionths: there are many.
+json::array per_chip(const scheduler::ClusterProgram& program, const RunResult& result) {
   const auto rounded = [](double share) { return std::round(share * 1e6) / 1e6; };
   json::array out;
   for (const ChipFigures& chip : result.per_chip) {
@@ -156,7 +157,16 @@ json::array per_chip(const RunResult& result) {
     for (const double share : chip.links) {
       links.emplace_back(rounded(share));
     }
-    out.push_back({{"chip", chip.chip}, {"rank", chip.rank}, {"occupancy", occupancy}, {"links_busy", links}});
+    const node::ChipBinding& binding = program.bindings[static_cast<std::size_t>(chip.chip)];
+    json::array peers;
+    for (const node::LinkPeer& peer : binding.peers) {
+      peers.emplace_back(peer.chip);
+    }
+    out.push_back({{"chip", chip.chip},
+                   {"rank", chip.rank},
+                   {"occupancy", occupancy},
+                   {"links_busy", links},
+                   {"links_to", peers}});
   }
   return out;
 }
@@ -224,7 +234,8 @@ json::object to_json(const CommandLine& line, const Job& job, const RunResult& r
   out["wall_s"] = result.wall_s;
   out["chip_cycles_per_wall_s"] = result.chip_cycles_per_wall_s;
   out["wall_us_per_chip_token"] = result.wall_us_per_chip_token;
-  out["per_chip"] = per_chip(result);
+  out["chips_per_node"] = interconnect::kNodeChips;
+  out["per_chip"] = per_chip(program, result);
   return out;
 }
 

@@ -18,6 +18,10 @@ constexpr std::array<std::string_view, 2> kShipped = {"shakespeare-llama-4m", "s
 
 }  // namespace
 
+std::span<const std::string_view> shipped_models() {
+  return kShipped;
+}
+
 bool is_shipped_model(const std::string& name) {
   return std::find(kShipped.begin(), kShipped.end(), name) != kShipped.end();
 }

@@ -1,8 +1,13 @@
 #pragma once
 #include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 
 namespace lpu::cluster {
+
+/// Names of the checkpoints that come with the program.
+[[nodiscard]] std::span<const std::string_view> shipped_models();
 
 /// Whether the name is that of a checkpoint that comes with the program.
 [[nodiscard]] bool is_shipped_model(const std::string& name);

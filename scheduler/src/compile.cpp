@@ -665,6 +665,7 @@ Compiled build(const CompileRequest& request,
       }
     }
     use.activations = node::Bytes(rows * request.chip.vector_bytes);
+    report.sram_of_stage.push_back(use);
     if (use.total() > report.sram.total()) {
       report.sram = use;
     }

@@ -282,37 +282,86 @@ void for_each_near(const Passages& passages, std::int64_t period, std::int64_t c
 
 }  // namespace
 
+namespace {
+
+std::int64_t residue(std::int64_t cycle, std::int64_t period) {
+  return (cycle % period + period) % period;
+}
+
+}  // namespace
+
 std::int64_t LinkTable::start_of(std::int32_t link, std::int64_t push) const {
-  const auto& passages = sent_[static_cast<std::size_t>(link)];
+  const Sent& sent = sent_[static_cast<std::size_t>(link)];
   const std::int64_t service = chip_->link_serialisation.count();
-  std::int64_t start = push;
-  bool is_legal = true;
+  const auto next =
+      std::lower_bound(sent.by_push.begin(), sent.by_push.end(), push, [](const Passage& passage, std::int64_t at) {
+        return passage.in < at;
+      });
   // A vector may queue behind its own iteration's: behind another's it would leave earlier in the first iterations,
   // which have no predecessors, than in later ones.
-  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out, bool is_own) {
-    is_legal = is_legal && in != push;
-    if (is_own && in < push) {
-      start = std::max(start, out + service);
-    }
-  });
-  is_legal = is_legal && start % grid_ == 0;
+  const std::int64_t start = next == sent.by_push.begin() ? push : std::max(push, std::prev(next)->out + service);
+  if (start % grid_ != 0 || (next != sent.by_push.end() && (next->in == push || next->out < start + service))) {
+    return -1;
+  }
   std::int32_t queued = 1;
-  for_each_near(passages, period_, push, [&](std::int64_t in, std::int64_t out, bool is_own) {
-    if (in > push) {
-      is_legal = is_legal && out >= start + service;
-    } else {
-      is_legal = is_legal && (is_own || out + service <= start);
-      queued += out > push ? 1 : 0;
+  if (period_ > 0) {
+    // The same vector one period on must find the wire free, too.
+    if (start + service > push + period_ || !fits_others(sent, {push, start}, queued)) {
+      return -1;
     }
+  } else {
+    for (auto before = next; before != sent.by_push.begin() && std::prev(before)->out > push; --before) {
+      ++queued;
+    }
+  }
+  return queued <= chip_->link_queue_vectors ? start : -1;
+}
+
+bool LinkTable::fits_others(const Sent& sent, Passage vector, std::int32_t& queued) const {
+  const auto& circle = sent.by_residue;
+  if (circle.empty()) {
+    return true;
+  }
+  const std::int64_t service = chip_->link_serialisation.count();
+  const std::int64_t at = residue(vector.in, period_);
+  const auto next = std::lower_bound(circle.begin(), circle.end(), at, [&](const Passage& passage, std::int64_t cycle) {
+    return residue(passage.in, period_) < cycle;
   });
-  is_legal = is_legal && queued <= chip_->link_queue_vectors;
-  // The same vector one period on must find the wire free, too.
-  is_legal = is_legal && (period_ == 0 || start + service <= push + period_);
-  return is_legal ? start : -1;
+  // The nearest one ahead and behind, each moved by as many periods as it takes.
+  const Passage& ahead = next == circle.end() ? circle.front() : *next;
+  const std::int64_t to_ahead = residue(ahead.in - vector.in, period_);
+  const std::int64_t ahead_moved = vector.in + to_ahead - ahead.in;
+  if (to_ahead == 0 || (ahead_moved != 0 && ahead.out + ahead_moved < vector.out + service)) {
+    return false;
+  }
+  auto before = static_cast<std::size_t>(next - circle.begin());
+  for (std::size_t walked = 0; walked < circle.size(); ++walked) {
+    before = (before == 0 ? circle.size() : before) - 1;
+    const Passage& behind = circle[before];
+    const std::int64_t behind_moved = vector.in - residue(vector.in - behind.in, period_) - behind.in;
+    if (walked == 0 && behind_moved != 0 && behind.out + behind_moved + service > vector.out) {
+      return false;
+    }
+    if (behind.out + behind_moved <= vector.in) {
+      break;
+    }
+    ++queued;
+  }
+  return true;
 }
 
 void LinkTable::send(std::int32_t link, std::int64_t push, std::int64_t start) {
-  sent_[static_cast<std::size_t>(link)].push_back({push, start});
+  Sent& sent = sent_[static_cast<std::size_t>(link)];
+  const auto is_before = [](const Passage& a, const Passage& b) { return a.in < b.in; };
+  const Passage vector{push, start};
+  sent.by_push.insert(std::upper_bound(sent.by_push.begin(), sent.by_push.end(), vector, is_before), vector);
+  if (period_ > 0) {
+    const auto is_before_on_circle = [this](const Passage& a, const Passage& b) {
+      return residue(a.in, period_) < residue(b.in, period_);
+    };
+    sent.by_residue.insert(
+        std::upper_bound(sent.by_residue.begin(), sent.by_residue.end(), vector, is_before_on_circle), vector);
+  }
 }
 
 bool LinkTable::may_take(std::int32_t link, std::int64_t arrival, std::int64_t take) const {

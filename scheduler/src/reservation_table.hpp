@@ -88,6 +88,7 @@ class LinkTable {
 
   /// Start on the wire of a vector pushed at `push`, or -1 when the queue would overflow or another vector would move.
   [[nodiscard]] std::int64_t start_of(std::int32_t link, std::int64_t push) const;
+  /// @pre start == start_of(link, push)
   void send(std::int32_t link, std::int64_t push, std::int64_t start);
   /// Whether a vector that arrives at `arrival` may be taken at `take` without leaving order or overfilling the queue.
   [[nodiscard]] bool may_take(std::int32_t link, std::int64_t arrival, std::int64_t take) const;
@@ -98,10 +99,18 @@ class LinkTable {
     std::int64_t in;   ///< push, or arrival
     std::int64_t out;  ///< start, or take
   };
+  /// What one link sends. Vectors leave in the order in which they are pushed, so that a new one's neighbours say all.
+  struct Sent {
+    std::vector<Passage> by_push;     ///< one iteration's
+    std::vector<Passage> by_residue;  ///< the same by push modulo the period; with a period only
+  };
+  /// Whether the vector fits between those of other iterations; how many of all are queued when it is pushed is added.
+  [[nodiscard]] bool fits_others(const Sent& sent, Passage vector, std::int32_t& queued) const;
+
   const node::ChipSpec* chip_;
   std::int64_t period_;
   std::int64_t grid_;
-  std::vector<std::vector<Passage>> sent_;
+  std::vector<Sent> sent_;
   std::vector<std::vector<Passage>> received_;
 };
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Results read as a DataFrame, and the report drawn from them: from files that compare wrote, and from one written now."""
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ scripts = os.path.join(source, "scripts")
 sys.path.insert(0, scripts)
 import lpu_figures  # noqa: E402  after its folder is known
 import lpu_results  # noqa: E402
+import scaling_report  # noqa: E402
 
 checks = Checks()
 MANY, ONE = (os.path.join(results, name) for name in ("four_counts", "one_count"))
@@ -27,8 +29,22 @@ def draw(*arguments):
     return subprocess.run([os.path.join(scripts, "scaling_report.py"), *arguments], capture_output=True, text=True, timeout=60)
 
 
+def draw_here(*arguments):
+    """As draw(), without a process of its own: starting matplotlib takes longer than most figures."""
+    stdout, stderr, typed, code = io.StringIO(), io.StringIO(), sys.argv, 0
+    sys.argv = ["scaling_report.py", *arguments]
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            scaling_report.main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = typed
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
 def refused(arguments, line):
-    result = draw(*arguments)
+    result = draw_here(*arguments)
     checks.check((result.returncode, result.stdout, result.stderr) == (2, "", f"scaling_report.py: {line}\n"),
                  f"expected exit code 2 and {line!r}: {arguments}: {result.returncode} {result.stdout}{result.stderr}")
 
@@ -143,7 +159,7 @@ checks.check(open("page/scaling.png", "rb").read(8) == b"\x89PNG\r\n\x1a\n", "a 
 
 # One SLO is drawn, and named; every figure alone.
 os.makedirs("each")
-done = draw(os.path.join(MANY, "results.json"), "--slo-tpot-ms", "2", "--each", "--output-dir", "each")
+done = draw_here(os.path.join(MANY, "results.json"), "--slo-tpot-ms", "2", "--each", "--output-dir", "each")
 checks.check(done.returncode == 0 and "TPOT ≤ 2 ms" in open("each/r1-1-x.svg", encoding="utf-8").read(), f"SLO: {done.stderr}")
 checks.check(all(os.path.getsize(line) > 1000 for line in done.stdout.split()), "files that are named are there")
 refused([os.path.join(MANY, "results.json"), "--slo-tpot-ms", "3", "--output-dir", "each"],
@@ -168,18 +184,43 @@ for lane, own in bars.groupby("lane"):
     cycles = [cycle for _, bar in own.iterrows() for cycle in range(bar["start_cycle"], bar["end_cycle"])]
     checks.check(sorted(busy[lane]) == sorted(cycles), f"{lane}: busy cycles of the bars and of the bursts")
 os.makedirs("traced")
-done = draw("executed/results.json", "--trace", "trace.json", "--output-dir", "traced")
+done = draw_here("executed/results.json", "--trace", "trace.json", "--output-dir", "traced")
 checks.check(done.returncode == 0 and set(figures_of(open("traced/report.html", encoding="utf-8").read()))
-             == {"r1-occupancy", "r1-links", "t1-gantt"}, f"an execution's page: {done.stderr}")
+             == {"r1-occupancy", "r1-links", "r1-nodes", "t1-gantt"}, f"an execution's page: {done.stderr}")
 refused(["executed/results.json", "--trace", "executed/results.json"],
         "executed/results.json: found JSON without traceEvents and otherData.clock_hz; expected a trace of lpu_cluster run")
 run = lpu_results.read("executed/results.json")
-for panel in lpu_figures.run_panels(run, "r1"):
+for panel in lpu_figures.run_panels(run, "r1")[:2]:
     image = lpu_figures.figure_of(panel).axes[0].images[0].get_array()
     kind, measured = (("links_busy", [chip["links_busy"] for chip in run["per_chip"]]) if panel.key == "r1-links"
                       else ("occupancy", [list(chip["occupancy"].values()) for chip in run["per_chip"]]))
     checks.check(image.T.tolist() == measured and panel.data.iloc[:, 1:].values.tolist() == measured, f"a map of {kind}")
-checks.check(len(lpu_figures.panels_of(run, "r1")[0][1]) == 2, "units and links of an execution")
+nodes = lpu_figures.run_panels(run, "r1")[2]
+image = lpu_figures.figure_of(nodes).axes[0].images[0].get_array()
+loads = {}
+for chip in run["per_chip"]:
+    for peer, busy in zip(chip["links_to"], chip["links_busy"]):
+        if peer >= 0:
+            loads.setdefault((chip["chip"] // 8, peer // 8), []).append(busy)
+checks.check(len(loads) == 64 and all(image[a][b] == max(busy) for (a, b), busy in loads.items()), "the map of nodes: busiest links")
+checks.check(all(row["links"] == len(loads[row["from_node"], row["to_node"]]) == (56 if row["wires"] == "local" else 4)
+                 for _, row in nodes.data.iterrows()), "links of each pair of nodes: 8 x 7 local ones, and 4 cables")
+lonely = {**run, "per_chip": [chip for chip in run["per_chip"] if chip["chip"] < 8]}
+for chip in lonely["per_chip"]:
+    chip["links_to"] = [peer if peer < 8 else -1 for peer in chip["links_to"]]
+checks.check([panel.key for panel in lpu_figures.run_panels(lonely, "r1")] == ["r1-occupancy", "r1-links"], "one node: no map of nodes")
+
+# A plan: what fills the SRAM of each chip.
+plan = lpu_results.read("other/results.json")
+sram = lpu_figures.sram_panel(plan, "r1").data
+parts = ["weights", "kv", "activations", "program"]
+fullest = sram.loc[sram[parts].sum(axis=1).idxmax()]
+checks.check(len(sram) == plan["tp"] * plan["pp"] and dict(fullest[parts]) == plan["sram_bytes_per_chip"]
+             and fullest[parts].sum() == plan["sram_bytes_used_max"] <= plan["sram_bytes"] == fullest["sram_bytes"],
+             f"SRAM: {dict(fullest)}, {plan['sram_bytes_per_chip']}")
+done = draw_here("other/results.json", "--output-dir", "other")
+checks.check(done.returncode == 0 and set(figures_of(open("other/report.html", encoding="utf-8").read())) == {"r1-sram"},
+             f"a plan's page: {done.stderr}")
 
 # A panel without data is absent.
 fewer = lpu_results.read(os.path.join(ONE, "results.json"))
@@ -187,7 +228,7 @@ fewer["validation"], fewer["waterfall"] = [], []
 fewer["rows"] = [row for row in fewer["rows"] if row["curve"] == "S"]
 with open("fewer.json", "w", encoding="utf-8") as file:
     json.dump(fewer, file)
-done = draw("fewer.json")
+done = draw_here("fewer.json")
 checks.check(done.returncode == 0 and set(figures_of(open("report.html", encoding="utf-8").read())) == {"r1-1-s"},
              f"only what has data is drawn: {done.stderr}")
 
@@ -214,7 +255,11 @@ for name, line in {
         checks.check(str(refusal) == f"{name}: {line}", f"{name}: {refusal}")
 refused(["wrong.json"], f"wrong.json: rows[0].devices: 'many' is not of type 'integer'; {EXPECTED}")
 refused(["none.json"], "none.json: cannot be read: No such file or directory; expected a file that lpu_cluster wrote")
-refused(["other/results.json"], "other/results.json: found nothing to draw; expected a result of demo, compare or run")
+os.makedirs("listed")
+listed = checks.object("list", "chips", "--json")
+with open("listed/results.json", "w", encoding="utf-8") as file:
+    json.dump(listed, file)
+refused(["listed/results.json"], "listed/results.json: found nothing to draw; expected a result of demo, compare, plan or run")
 refused([os.path.join(ONE, "results.json"), "--output-dir", "none"],
         "--output-dir: found none/scaling.png: No such file or directory; expected an existing folder that can be written")
 damaged = draw("damaged.json")

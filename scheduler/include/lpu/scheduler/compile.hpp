@@ -80,10 +80,11 @@ struct SramUse {
 /// Figures of `plan`, each read off the compiled program (bounds: computed apart, from graph and partition).
 struct PlanReport {
   std::int32_t chips_idle = 0;
-  double balance = 1.0;  ///< mean stage / slowest stage, by busy cycles
-  SramUse sram;
-  std::int32_t users_fit = 0;         ///< by the model of the memory, for these tp and pp; fitting_users() builds it
-  std::int32_t users_saturating = 0;  ///< micro_batch * ceil(token latency / II), before the fit is looked at
+  double balance = 1.0;                ///< mean stage / slowest stage, by busy cycles
+  SramUse sram;                        ///< of the fullest chip
+  std::vector<SramUse> sram_of_stage;  ///< of each chip of a stage
+  std::int32_t users_fit = 0;          ///< by the model of the memory, for these tp and pp; fitting_users() builds it
+  std::int32_t users_saturating = 0;   ///< micro_batch * ceil(token latency / II), before the fit is looked at
   std::int64_t ii_lower_bound = 0;
   std::int64_t latency_lower_bound = 0;
   LayerBudget budget;
