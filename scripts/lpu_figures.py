@@ -364,6 +364,7 @@ def waterfall_panel(group, waterfalls, looks):
             axis.set_title(f"{one['system']}, {count(one['devices'], 'device')}, TP {one['tp']} × PP {one['pp']}")
             if number == len(shown) - 1:
                 axis.set_xlabel("us of a token")
+                axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: with_thousands(value)))
             else:
                 axis.xaxis.set_major_formatter(NullFormatter())
             top += height + 0.42
@@ -398,6 +399,7 @@ def published_panel(key, published):
         axis.xaxis.grid(True)
         axis.set_axisbelow(True)
         axis.set_xlabel("tokens/s of one user")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: with_thousands(value)))
         axis.set_title("at the right: published ÷ predicted", fontsize=7.5, loc="right")
         legend(frame, TOP + 0.12 + 0.42 * len(published) + 0.65,
                [Line2D([], [], color=other, linewidth=5, solid_capstyle="butt", label="published, least to most"),

@@ -1,10 +1,17 @@
 #!/bin/sh
 # Installs the Debian 12 packages that the build and the tests need; does nothing where all are there.
+#
+#   scripts/setup.sh [browser]      browser: also Chromium and what drives it, 140 MB to fetch, for the tests labelled so
 set -eu
 
 packages="ca-certificates cmake dpkg-dev g++ git libbenchmark-dev libboost-graph1.81-dev libboost-json1.81-dev
 libboost-program-options1.81-dev libboost1.81-dev libcereal-dev libgtest-dev libhwy-dev libopenmpi-dev libspdlog-dev
 man-db munge ninja-build openmpi-bin openssh-client python3 python3-jsonschema python3-matplotlib python3-pandas slurm-wlm"
+case "${1:-}" in
+  "") ;;
+  browser) packages="$packages chromium-driver fonts-dejavu-core python3-selenium" ;;
+  *) echo "setup.sh: found $1; expected nothing, or browser" >&2; exit 2 ;;
+esac
 
 if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
   echo "setup.sh: found no dpkg and apt-get; expected Debian 12; install by hand: $(echo "$packages" | tr "\n" " ")" >&2

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-scripts/setup.sh
+scripts/setup.sh browser
 scripts/lint.sh
 
 jobs=$(nproc)
