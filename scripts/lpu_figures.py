@@ -149,6 +149,7 @@ def set_devices(axis, devices, label=True):
     axis.set_axisbelow(True)
     if label:
         axis.set_xlabel("devices N")
+        axis.tick_params(axis="x", labelrotation=90 if len(devices) > 8 else 0)
 
 
 def looks_of(rows):
@@ -258,21 +259,23 @@ def capacity_panel(group, rows, verdicts, slo):
 
 
 def latency_panel(group, rows, verdicts):
-    """S(N): one user."""
-    rows = rows[rows["curve"] == "S"].copy()
+    """S(N): one user, and what tensor parallelism alone gives a GPU cluster, beyond a node too."""
+    rows = rows[rows["curve"].isin(["S", "S_tp"])].copy()
     drawn = rows[rows["tokens_per_second_per_user"].notna()]
     if drawn.empty:
         return None
-    first = drawn[drawn["devices"] == drawn["n0"]].set_index("system")["tokens_per_second_per_user"]
-    rows["speedup"] = rows["tokens_per_second_per_user"] / rows["system"].map(first)
-    verdicts = [one for one in verdicts if one["curve"] == "S"]
+    first = drawn[drawn["devices"] == drawn["n0"]].set_index(["system", "curve"])["tokens_per_second_per_user"]
+    keys = list(zip(rows["system"], rows["curve"]))
+    rows["speedup"] = [rate / first.get(key, float("nan")) for rate, key in zip(rows["tokens_per_second_per_user"], keys)]
+    verdicts = [one for one in verdicts if one["curve"] in ("S", "S_tp")]
     looks = looks_of(rows)
 
     def draw(frame):
         upper, lower = frame.axes(TOP, 2.3), frame.axes(TOP + 2.45, 0.95)
-        for system, points in rows.groupby("system", sort=False):
-            plot_curve(upper, points, "tokens_per_second_per_user", looks[system])
-            plot_curve(lower, points, "speedup", looks[system])
+        for (system, curve), points in rows.groupby(["system", "curve"], sort=False):
+            style = "-" if curve == "S" else ":"
+            plot_curve(upper, points, "tokens_per_second_per_user", looks[system], style)
+            plot_curve(lower, points, "speedup", looks[system], style)
         set_devices(upper, rows["devices"], label=False)
         set_devices(lower, rows["devices"])
         set_log(upper, drawn["tokens_per_second_per_user"])
@@ -281,12 +284,16 @@ def latency_panel(group, rows, verdicts):
         lower.set_ylim(0, max(1.2, 1.1 * rows["speedup"].max()))
         lower.set_ylabel("S (ratio)")
         handles = [Line2D([], [], color=looks[one["system"]][0], marker=looks[one["system"]][1], linewidth=1.6,
+                          linestyle="-" if one["curve"] == "S" else ":",
                           markerfacecolor=PAPER if one["basis"] == "model" else looks[one["system"]][0],
                           label=verdict_words(one)) for one in verdicts]
-        legend(frame, TOP + 3.85, handles + key_of_markers())
+        legend(frame, TOP + 3.85 + room, handles + key_of_markers())
 
-    return Panel(f"{group.key}-s", "S(N): one user", group.conditions, "S(N) = TPOT(N0) ÷ TPOT(N); never claimed to be linear.",
-                 rows, TOP + 4.0 + LINE * (len(verdicts) + 2), draw)
+    room = 0.3 if rows["devices"].nunique() > 8 else 0  # for upright labels
+
+    return Panel(f"{group.key}-s", "S(N): one user", group.conditions,
+                 "S(N) = TPOT(N0) ÷ TPOT(N); never claimed to be linear. S_tp: by tensor parallelism alone, beyond a node too.",
+                 rows, TOP + 4.0 + room + LINE * (len(verdicts) + 2), draw)
 
 
 def frontier_panel(group, rows):
