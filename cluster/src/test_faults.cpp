@@ -19,9 +19,7 @@ namespace {
 constexpr std::string_view kVariable = "LPU_CLUSTER_TEST_FAULTS";
 constexpr std::string_view kKnown =
     "delay=N, flip=CHIP.LINK.K, swap=CHIP.LINK.K, cut=CHIP.LINK.K, bit=CHIP.LINK.N, low=CHIP.LINK.N, lose=CHIP.LINK.N "
-    "or skip=CHIP.K.I, "
-    "separated by "
-    "commas";
+    "or skip=CHIP.K.I, numbers from 0, separated by commas";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> out;
@@ -45,7 +43,7 @@ Fault parse(std::string_view text) {
   for (const std::string_view word : split(rest, '.')) {
     std::int64_t number = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
-    if (error == std::errc() && end == word.data() + word.size()) {
+    if (error == std::errc() && end == word.data() + word.size() && number >= 0) {
       out.numbers.push_back(number);
     }
   }
