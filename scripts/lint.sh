@@ -50,8 +50,9 @@ for candidate in clang-format-14 clang-format; do
 done
 if [ -n "$formatter" ]; then
   # shellcheck disable=SC2086  # a list of paths without spaces; one process for all of them
-  if "$formatter" --dry-run -Werror $sources 2>&1 | sed -n 's|^\([^: ]*\):.*error: .*|\1: not formatted   [lint]|p' | sort -u | grep .; then
+  if ! said=$("$formatter" --dry-run -Werror $sources 2>&1); then
     findings=1
+    printf '%s\n' "$said" | sed -n 's|^\([^: ]*\):.*error: .*|\1: not formatted   [lint]|p' | sort -u | grep . || printf '%s\n' "$said"
   fi
 else
   echo "lint.sh: no clang-format 14 here: format not checked"

@@ -4,7 +4,7 @@
 #   scripts/setup.sh [browser]      browser: also Chromium and what drives it, 140 MB to fetch, for the tests labelled so
 set -eu
 
-packages="ca-certificates cmake dpkg-dev g++ git libbenchmark-dev libboost-graph1.81-dev libboost-json1.81-dev
+packages="ca-certificates cmake dpkg-dev file g++ git libbenchmark-dev libboost-graph1.81-dev libboost-json1.81-dev
 libboost-program-options1.81-dev libboost1.81-dev libcereal-dev libgtest-dev libhwy-dev libopenmpi-dev libspdlog-dev
 man-db munge ninja-build openmpi-bin openssh-client python3 python3-jsonschema python3-matplotlib python3-pandas slurm-wlm"
 case "${1:-}" in

@@ -21,6 +21,7 @@ cmake --preset ci $launcher
 cmake --build --preset ci --parallel "$jobs"
 times=build/ci/test_times.xml
 verdict=0
+rm -f "$times"
 ctest --preset ci --parallel "$jobs" --output-junit "$PWD/$times" || verdict=$?
 scripts/test_times.py build/ci "$times" || true
 exit "$verdict"

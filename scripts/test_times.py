@@ -36,10 +36,12 @@ def main():
     try:
         suite = xml.etree.ElementTree.parse(path).getroot()
         labels = labels_of(build)
-    except (OSError, ValueError, xml.etree.ElementTree.ParseError, subprocess.CalledProcessError) as error:
+        whole = float(suite.get("time"))
+        tests = [(float(case.get("time")), case.get("name"), case.find("skipped") is not None)
+                 for case in suite.iter("testcase")]
+    except (OSError, ValueError, TypeError, xml.etree.ElementTree.ParseError, subprocess.CalledProcessError) as error:
         print(f"test_times.py: {path}: found {error}; expected what ctest --output-junit wrote for {build}", file=sys.stderr)
         sys.exit(2)
-    tests = [(float(case.get("time")), case.get("name"), case.find("skipped") is not None) for case in suite.iter("testcase")]
     seconds, counts = collections.Counter(), collections.Counter()
     for taken, name, _ in tests:
         label = labels.get(name, "no label")
@@ -47,7 +49,7 @@ def main():
         counts[label] += 1
     print(f"\n{'label':<12}{'tests':>6}{'seconds':>9}{'budget':>8}")
     rows = [(label, counts[label], seconds[label], BUDGETS.get(label)) for label in sorted(counts, key=lambda one: -seconds[one])]
-    rows.append(("in all", len(tests), float(suite.get("time")), BUDGET_IN_ALL))
+    rows.append(("in all", len(tests), whole, BUDGET_IN_ALL))
     for label, count, taken, budget in rows:
         over = "  over its budget" if budget is not None and taken > budget else ""
         print(f"{label:<12}{count:>6}{taken:>9.1f}{'none' if budget is None else budget:>8}{over}")

@@ -213,6 +213,10 @@ node::ExitCode list_presets(const CommandLine& line, const Console& console) {
   const std::vector<std::string> names =
       is_named ? std::vector<std::string>(line.words.begin() + 1, line.words.end()) : preset_names(kind);
   if (line.has("names")) {
+    if (is_named || console.is_json()) {
+      throw node::InputError("list: found --names with " + (is_named ? line.words[1] : std::string("--json")) +
+                             "; expected it alone: a name a line, of all " + std::string(folder(kind)));
+    }
     for (const std::string& name : names) {
       console.print_line(name);
     }

@@ -75,7 +75,7 @@ void count_units(const scheduler::ClusterProgram& program, LpuPoint& point) {
   point.occupancy = static_cast<double>(planes) * groups / cycles;
 }
 
-/// Compiles and proves; where a hint leads to it, for as many users as it does.
+/// Compiles and proves. A hint's schedule is built for as many users as saturate it, where memory and its phases allow.
 /// @throws ScheduleViolation  the proof found a breach
 Compiled compile_verified(const CompileRequest& request) {
   Compiled out = scheduler::compile(request);
@@ -166,7 +166,7 @@ std::optional<LpuPoint> LpuPlanner::compile_point(const Estimate& estimate, Obje
     try {
       const Compiled compiled = compile_verified(request);
       if (follows_hint) {
-        fit = compiled.program.user_slots;  // what was built; more would need another hint
+        fit = compiled.program.user_slots;  // the most that a program was built for
       }
       const std::int32_t wanted = std::min(compiled.report.users_saturating, fit);
       if (wanted > compiled.program.user_slots) {

@@ -68,6 +68,10 @@ def main():
         assert (told[key]["verdict"], told[key]["n0"]) == (found, n0), (key, told[key], found, n0)
         judged += 1
     assert judged >= 4, judged
+    rates = {int(row["devices"]): float(row["tokens_per_second"]) for row in rows
+             if row["curve"] == "S_tp" and row["tokens_per_second"]}
+    assert set(rates) == {1, 2, 4, 8, 16, 32}, rates
+    assert rates[1] < rates[2] < rates[4] < rates[8] and rates[32] < rates[16] < rates[8], rates  # a node has 8
     for waterfall in results["waterfall"]:
         total = sum(waterfall["parts_us"].values())
         assert abs(total - waterfall["total_us"]) < 1e-6 * total, waterfall

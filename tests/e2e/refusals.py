@@ -32,6 +32,10 @@ refused(["plan", "--model", "an-owner/llama-3-8b"],
         f"--model: found no file or folder an-owner/llama-3-8b; expected a model preset or a file; known: {MODELS}; "
         "did you mean llama-3-8b?")
 refused(["list"], "list: found nothing after it; expected what to list; known: chips, gpus, nccl, systems, models")
+refused(["list", "chips", "tsp-v1", "--names"],
+        "list: found --names with tsp-v1; expected it alone: a name a line, of all chips")
+refused(["list", "chips", "--names", "--json"],
+        "list: found --names with --json; expected it alone: a name a line, of all chips")
 refused(["list", "model"],
         "list: found model; expected what to list; known: chips, gpus, nccl, systems, models; did you mean models?")
 MODEL = ["plan", "--model", "llama-3-8b"]

@@ -157,8 +157,8 @@ for kind in ("address-outside", "wrong-kv-address", "experts-swapped", "missing-
     checks.expect(["mutate", "m.lpuprog", "--kind", kind, "--seed", "3", "-o", WRONG[-1]], 0)
 CALLS = [(ranks, ["--no-verify", "--program", program, *RUN[2:]], "") for program in WRONG for ranks in (1, 4)]
 for (ranks, arguments, _), (code, stdout, stderr) in zip(CALLS, ends_of(CALLS)):
-    checks.check(code == 3 and stdout == "" and re.fullmatch(r"lpu_cluster: (\[rank \d+\] )?chip \d+, cycle \d+, .+\n", stderr)
-                 is not None, f"{arguments[2]} on {ranks} ranks: exit code {code}, {stderr!r}")
+    checks.check(code == 3 and stdout == "" and re.fullmatch(("lpu_cluster: " if ranks == 1 else r"lpu_cluster: \[rank \d+\] ")
+                                                             + r"chip \d+, cycle \d+, .+\n", stderr) is not None, f"{arguments[2]} on {ranks} ranks: exit code {code}, {stderr!r}")
 
 # ---- damaged checkpoints: the same line and code on any number of ranks
 DAMAGED = [["--checkpoint", folder, "--prompt-ids", "1,2", "--max-new-tokens", "1", "--chips", "8", "--context", "64"]

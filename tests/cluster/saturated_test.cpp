@@ -1,0 +1,71 @@
+#include <gtest/gtest.h>
+
+#include "lpu/node/error.hpp"
+#include "lpu/scheduler/compile.hpp"
+#include "lpu/scheduler/verify.hpp"
+#include "small_request.hpp"
+
+// `--users saturating`: users follow from the schedule, and the schedule from the memory that their KV leaves.
+
+namespace lpu::scheduler {
+namespace {
+
+CompileRequest loaded_request() {
+  CompileRequest out = test::small_request();
+  out.objective = Objective::kThroughput;
+  out.search_orders = 4;
+  out.users.reset();
+  return out;
+}
+
+double tokens_per_cycle(const Compiled& compiled) {
+  const std::int32_t users = std::min(compiled.program.user_slots, compiled.report.users_saturating);
+  return users / static_cast<double>(with_users(compiled.program, users).token_period);
+}
+
+TEST(Saturated, TakesAllUsersThatSaturateWhereMemoryIsAmple) {
+  const Compiled compiled = compile(loaded_request());
+  EXPECT_EQ(compiled.program.user_slots, compiled.report.users_saturating);
+  EXPECT_GT(compiled.program.user_slots, compiled.program.plan.micro_batch);
+  EXPECT_TRUE(verify(compiled.program, 1).empty());
+}
+
+TEST(Saturated, TakesWhatFitsWhereMemoryIsShort) {
+  CompileRequest request = loaded_request();
+  const std::int32_t ample = compile(request).program.user_slots;
+  request.context = 64;
+  bool is_short = false;
+  for (std::int64_t vectors = 512; !is_short && vectors > 16; vectors -= 8) {
+    request.chip.vectors_per_slice = static_cast<std::int32_t>(vectors);
+    Compiled compiled;
+    try {
+      compiled = compile(request);
+    } catch (const node::InputError&) {
+      break;  // not even one micro-batch
+    }
+    is_short = compiled.program.user_slots < compiled.report.users_saturating;
+    if (is_short) {
+      EXPECT_LT(compiled.program.user_slots, ample);
+      EXPECT_EQ(compiled.program.user_slots % request.micro_batch, 0);
+      EXPECT_TRUE(verify(compiled.program, 1).empty());
+      // A group of users more does not fit, finds no schedule, or serves no more.
+      CompileRequest more = request;
+      more.users = compiled.program.user_slots + request.micro_batch;
+      try {
+        EXPECT_LE(tokens_per_cycle(compile(more)), tokens_per_cycle(compiled));
+      } catch (const node::InputError&) {
+      }
+    }
+  }
+  EXPECT_TRUE(is_short) << "no size of SRAM holds some of the saturating users and not all";
+}
+
+TEST(Saturated, StaysWithWhatWasBuiltWhereNothingServesMore) {
+  CompileRequest request = loaded_request();
+  Compiled built = compile(request);
+  const std::int32_t users = built.program.user_slots;
+  EXPECT_EQ(saturated(request, std::move(built)).program.user_slots, users);
+}
+
+}  // namespace
+}  // namespace lpu::scheduler
