@@ -8,6 +8,7 @@
 #include "lpu/interconnect/in_process_transport.hpp"
 #include "lpu/node/chip_snapshot.hpp"
 #include "lpu/scheduler/cluster_program.hpp"
+#include "state_folder.hpp"
 
 namespace lpu::cluster {
 
@@ -29,25 +30,6 @@ struct SavedRun {
   double wall_s = 0;
   std::vector<SavedChip> chips;  ///< by id, ascending
 };
-
-/// Where a state is saved: a folder that all hosts see. Each rank writes its chips to a file of its own; the manifest,
-/// written last, names all files with their digests, so that a state is whole or is not there. What an earlier
-/// manifest names stays until the next one lies on the disk.
-struct SaveOrder {
-  std::string folder;
-  std::int64_t number = 1;  ///< of the state: one more than any file in the folder has
-};
-
-/// A rank's file of a state.
-struct SavedPart {
-  std::string file;  ///< name in the folder
-  std::uint64_t digest = 0;
-  std::int32_t chips = 0;
-};
-
-/// Makes the folder where there is none, and looks for its next number.
-/// @throws node::InputError  it cannot be made, or written
-[[nodiscard]] SaveOrder open_save_folder(const std::filesystem::path& folder);
 
 /// Writes the chips of one rank.
 /// @throws node::EnvironmentError  disk full and the like

@@ -11,6 +11,7 @@
 #include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
 #include "numeric_passes.hpp"
+#include "numeric_state.hpp"
 #include "numeric_text.hpp"
 #include "place_map.hpp"
 #include "stream_rings.hpp"
@@ -74,6 +75,8 @@ class NumericChip::Machine {
   [[nodiscard]] std::uint64_t fold() const { return fold_; }
   [[nodiscard]] std::int32_t token() const { return token_; }
   [[nodiscard]] std::span<const ValuePtr> logits() const { return logits_; }
+  [[nodiscard]] NumericSnapshot snapshot() const;
+  void restore(const NumericSnapshot& from);
 
  private:
   static constexpr std::int32_t kRowsOfAValue = 4;
@@ -277,9 +280,18 @@ void NumericChip::Machine::end_iteration() {
   appended_.clear();
   lengthened_.clear();
   turned_ = {};
-  for (Planes& planes : planes_) {
-    planes.accumulators.clear();
-  }
+  planes_ = {};
+}
+
+NumericSnapshot NumericChip::Machine::snapshot() const {
+  NumericSnapshot out = snapshot_of(cache_);
+  out.fold = fold_;
+  return out;
+}
+
+void NumericChip::Machine::restore(const NumericSnapshot& from) {
+  cache_ = cache_of(from, chip_, binding_.chip);
+  fold_ = from.fold;
 }
 
 /// Of the text's own instances and those that a register has moved, the one that comes first.
@@ -926,6 +938,12 @@ std::int32_t NumericChip::token() const {
 }
 std::span<const ValuePtr> NumericChip::logits() const {
   return machine_->logits();
+}
+NumericSnapshot NumericChip::snapshot() const {
+  return machine_->snapshot();
+}
+void NumericChip::restore(const NumericSnapshot& from) {
+  machine_->restore(from);
 }
 
 }  // namespace lpu::node

@@ -30,6 +30,15 @@ class PlaceMap {
     used_ += entry.place == place ? 0U : 1U;
     entry = {std::move(cell.value), cell.part, place};
   }
+  /// Calls it with each place and its cell, in no order that means anything.
+  template <typename Visit>
+  void for_each(Visit&& visit) const {
+    for (const Entry& entry : entries_) {
+      if (entry.place != kNowhere) {
+        visit(entry.place, Cell{entry.value, entry.part});
+      }
+    }
+  }
   /// Gives the memory back.
   void clear() { *this = {}; }
 

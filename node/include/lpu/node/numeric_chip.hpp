@@ -74,6 +74,7 @@ class NumericText {
 };
 
 class StreamRings;
+struct NumericSnapshot;
 
 /// What the chips of one process need while they run, which they do one at a time: stream registers.
 class NumericBench {
@@ -155,6 +156,12 @@ class NumericChip {
   [[nodiscard]] std::int32_t token() const;
   /// Logits that this chip computed in the iteration: labels and numbers.
   [[nodiscard]] std::span<const ValuePtr> logits() const;
+
+  /// What it goes on from, here or elsewhere. @pre no iteration is under way
+  [[nodiscard]] NumericSnapshot snapshot() const;
+  /// @pre   nothing was executed yet
+  /// @throws InputError  a state that no chip can have
+  void restore(const NumericSnapshot& from);
 
  private:
   class Machine;
