@@ -15,31 +15,67 @@ if [ "$(id -u)" -ne 0 ]; then
   exit 4
 fi
 package=$(realpath "$1")
-root=${2:-}
-made=""
+root=""
+if [ $# -ge 2 ]; then
+  root=$(realpath "$2" 2> /dev/null) || root=""
+  if [ ! -d "$root" ] || [ "$root" = / ]; then
+    echo "acceptance_package.sh: found FOLDER '$2'; expected a folder with a Debian 12 inside, not the running system's own" >&2
+    exit 2
+  fi
+fi
+
+made=""    # the root folder, where this run made it
+mounted="" # what this run mounted below it, the latest first
+copy=""    # the package inside
 finish() {
-  for mounted in dev/shm dev sys proc; do
-    umount "$root/$mounted" 2> /dev/null || true
+  left=""
+  for path in $mounted; do
+    umount "$root/$path" || left="$left $path"
   done
-  if [ -n "$made" ]; then
-    rm -rf --one-file-system "$made"
+  [ -z "$copy" ] || rm -f "$copy"
+  if [ -n "$left" ]; then
+    echo "acceptance_package.sh: $root keeps the mounts$left" >&2
+  elif [ -n "$made" ]; then
+    rm -rf --one-file-system "$made" "$made.log"
   fi
 }
-trap finish EXIT
+# mount_at PATH OPTIONS...: mounts below the root folder until the end
+mount_at() {
+  path=$1
+  shift
+  mount "$@" "$root/$path" || { echo "acceptance_package.sh: cannot mount $root/$path" >&2; exit 4; }
+  mounted="$path $mounted"
+}
+# dash runs no EXIT trap on a signal that has no trap of its own.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 if [ -z "$root" ]; then
   command -v debootstrap > /dev/null || { echo "acceptance_package.sh: found no debootstrap; expected it, or a FOLDER" >&2; exit 4; }
   made=$(mktemp -d /var/tmp/lpu_cluster_clean.XXXXXX)
   root=$made
+fi
+trap finish EXIT
+if [ -n "$made" ]; then
   debootstrap --variant=minbase bookworm "$root" > "$root.log" 2>&1 || { tail -n 5 "$root.log" >&2; exit 4; }
-  rm -f "$root.log"
+  cp /etc/hosts /etc/resolv.conf "$root/etc/"
+else
+  # A folder of the caller's keeps its files: ours lie over them. A link may lead out of it.
+  for file in etc/hosts etc/resolv.conf; do
+    if [ -f "$root/$file" ] && [ ! -L "$root/$file" ]; then
+      mount_at "$file" --bind "/$file"
+    fi
+  done
 fi
 
-mount -t proc proc "$root/proc"
-mount -t sysfs sys "$root/sys"
-mount --bind /dev "$root/dev"
-mount -t tmpfs tmpfs "$root/dev/shm"
-cp /etc/hosts /etc/resolv.conf "$root/etc/"
-cp "$package" "$root/tmp/lpu_cluster.deb"
+mount_at proc -t proc proc
+mount_at sys -t sysfs sys
+mount_at dev --bind /dev
+# Otherwise the next one would also appear on the system's own /dev.
+mount --make-private "$root/dev"
+mount_at dev/shm -t tmpfs tmpfs
+copy=$(mktemp --suffix=.deb "$root/tmp/lpu_cluster.XXXXXX")
+cat "$package" > "$copy"
+chmod 644 "$copy"
 
 inside() {
   chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
@@ -59,11 +95,13 @@ holds() {
   fi
 }
 
-inside apt-get -q update > /dev/null
+inside apt-get -q update -o APT::Update::Error-Mode=any > /dev/null ||
+  { echo "acceptance_package.sh: apt-get update failed in $root; expected a mirror that answers" >&2; exit 1; }
 begin=$(date +%s)
 # Recommended packages draw reports; man pages need man-db, which a minimal Debian does without, as it does without pages.
-rm -f "$root/etc/dpkg/dpkg.cfg.d/docker"
-holds "installs" "Setting up lpu-cluster" inside apt-get -q install -y --no-install-recommends /tmp/lpu_cluster.deb man-db
+# Images for containers leave man pages out.
+holds "installs" "Setting up lpu-cluster" inside apt-get -q install -y --no-install-recommends \
+  -o "DPkg::Options::=--path-include=/usr/share/man/*" "/tmp/${copy##*/}" man-db
 echo "     $(($(date +%s) - begin)) s"
 holds "version" "^lpu_cluster [0-9]" inside lpu_cluster --version
 holds "man page" "^LPU_CLUSTER\\(1\\)" inside sh -c "man lpu_cluster | cat"

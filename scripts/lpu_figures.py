@@ -487,19 +487,18 @@ SRAM_LOOKS = (("weights", "#0072b2", ""), ("kv", "#e69f00", "////"), ("activatio
 
 
 def sram_panel(plan, key):
-    """What fills each chip's SRAM, chip by chip."""
+    """What fills the SRAM of a chip, stage by stage; which chips work at a stage is the placement's choice, and not in a plan."""
     if not plan.get("sram_bytes_per_chip_of_stage"):
         return None
-    tp = plan["tp"]
-    data = pandas.DataFrame([{"chip": stage * tp + position, "stage": stage, **use, "sram_bytes": plan["sram_bytes"]}
-                             for stage, use in enumerate(plan["sram_bytes_per_chip_of_stage"]) for position in range(tp)])
+    data = pandas.DataFrame([{"stage": stage, **use, "sram_bytes": plan["sram_bytes"]}
+                             for stage, use in enumerate(plan["sram_bytes_per_chip_of_stage"])])
     used = data[[part for part, _, _ in SRAM_LOOKS]].sum(axis=1)
     fullest = used.idxmax()
 
     def draw(frame):
         axis = frame.axes(TOP, 2.2)
         base = 0 * used / 1e6
-        edges = [*data["chip"], len(data)]
+        edges = [*data["stage"], len(data)]
         for part, colour, hatch in SRAM_LOOKS:
             top = base + data[part] / 1e6
             axis.fill_between(edges, [*base, base.iloc[-1]], [*top, top.iloc[-1]], step="post", facecolor=colour, edgecolor=INK,
@@ -511,7 +510,7 @@ def sram_panel(plan, key):
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.yaxis.grid(True)
         axis.set_axisbelow(True)
-        axis.set_xlabel("chip")
+        axis.set_xlabel("stage")
         axis.set_ylabel("MB of SRAM")
         legend(frame, TOP + 2.7, [Line2D([], [], color=INK, linestyle="-.", linewidth=0.9,
                                          label=f"SRAM of a chip: {plan['sram_bytes'] / 1e6:.1f} MB")]
@@ -519,10 +518,11 @@ def sram_panel(plan, key):
                                            label=f"{'KV' if part == 'kv' else part}: {data[part].min() / 1e6:.2f} to "
                                            f"{data[part].max() / 1e6:.2f} MB") for part, colour, hatch in SRAM_LOOKS])
 
-    return Panel(f"{key}-sram", "What fills the SRAM, chip by chip",
-                 f"{plan['model']}, {count(plan['chips'], 'chip')}, TP {tp} × PP {plan['pp']}; fullest: chip {data.loc[fullest, 'chip']}, "
-                 f"{100 * used[fullest] / plan['sram_bytes']:.1f} %",
-                 "Bytes of weights, of KV for all users, of activations and of the program's text, as the schedule lays them out.", data,
+    return Panel(f"{key}-sram", "SRAM of a chip, stage by stage",
+                 f"{plan['model']}, {count(plan['chips'], 'chip')}, TP {plan['tp']} × PP {plan['pp']}; fullest: stage "
+                 f"{data.loc[fullest, 'stage']}, {100 * used[fullest] / plan['sram_bytes']:.1f} %",
+                 "What a chip of the stage holds: weights, KV of all users, activations and the program's text, as the schedule lays "
+                 "them out.", data,
                  TOP + 2.7 + LINE * 6, draw)
 
 

@@ -210,12 +210,14 @@ for chip in lonely["per_chip"]:
     chip["links_to"] = [peer if peer < 8 else -1 for peer in chip["links_to"]]
 checks.check([panel.key for panel in lpu_figures.run_panels(lonely, "r1")] == ["r1-occupancy", "r1-links"], "one node: no map of nodes")
 
-# A plan: what fills the SRAM of each chip.
+# A plan: what fills the SRAM of a chip, stage by stage.
 plan = lpu_results.read("other/results.json")
 sram = lpu_figures.sram_panel(plan, "r1").data
 parts = ["weights", "kv", "activations", "program"]
 fullest = sram.loc[sram[parts].sum(axis=1).idxmax()]
-checks.check(len(sram) == plan["tp"] * plan["pp"] and dict(fullest[parts]) == plan["sram_bytes_per_chip"]
+checks.check(sram["stage"].tolist() == list(range(plan["pp"])) and sram[parts].to_dict("records") == plan["sram_bytes_per_chip_of_stage"],
+             f"SRAM of {len(sram)} stages of {plan['pp']}")
+checks.check(dict(fullest[parts]) == plan["sram_bytes_per_chip"]
              and fullest[parts].sum() == plan["sram_bytes_used_max"] <= plan["sram_bytes"] == fullest["sram_bytes"],
              f"SRAM: {dict(fullest)}, {plan['sram_bytes_per_chip']}")
 done = draw_here("other/results.json", "--output-dir", "other")
