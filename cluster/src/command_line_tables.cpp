@@ -66,7 +66,9 @@ constexpr VerbRow kVerbs[] = {
      "  lpu_cluster generate --prompt ROMEO: --max-new-tokens 40 --chips 8\n"
      "  lpu_cluster generate --checkpoint shakespeare-llama-4m --prompt KING --json\n"
      "  mpirun -np 64 lpu_cluster generate --prompt ROMEO: --chips 64\n"
-     "  lpu_cluster generate --prompt HAMLET: --temperature 0.8 --top-k 40 --seed 7\n"},
+     "  lpu_cluster generate --prompt HAMLET: --temperature 0.8 --top-k 40 --seed 7\n"
+     "  lpu_cluster generate --prompt KING --max-new-tokens 200 --save-state state\n"
+     "  lpu_cluster generate --prompt KING --max-new-tokens 200 --resume state\n"},
     {Verb::kCompare,
      "compare",
      "",
@@ -204,14 +206,14 @@ constexpr FlagRow kFlags[] = {
      "none",
      "a folder that all hosts see",
      "SIGUSR1: save the run there, exit code 75",
-     bit(Verb::kRun)},
+     bit(Verb::kRun) | kGenerating},
     {"resume",
      "DIR",
      "",
      "none",
      "folder of --save-state, any ranks",
      "go on from there; other flags as before",
-     bit(Verb::kRun)},
+     bit(Verb::kRun) | kGenerating},
     {"transport", "NAME", "auto", "", "auto, shm, mpi", "between ranks of one host", bit(Verb::kRun) | kGenerating},
     {"checkpoint", "NAME|DIR|FILE", "shakespeare-mixtral-5m", "", "name, folder, file", "the weights", kGenerating},
     {"prompt", "TEXT", "", "none", "for vocabularies of bytes", "what to go on from", kGenerating},
@@ -255,7 +257,7 @@ constexpr ExitRow kExits[] = {
     {"3", "a schedule violation, or a deadlock"},
     {"4", "environment: disk full, no memory, MPI, a lost rank"},
     {"70", "a bug of ours"},
-    {"75", "stopped on request, its state saved (run --save-state): resume"},
+    {"75", "stopped on request, its state saved (--save-state): resume"},
     {"130, 143", "ended by INT or TERM; what a run prints then is marked partial"},
 };
 

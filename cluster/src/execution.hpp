@@ -35,6 +35,8 @@ class Execution {
   virtual void check_nothing_left() = 0;
   [[nodiscard]] virtual RunProgress progress() const = 0;  ///< of the chips of stage 0 that are here
 
+  /// Its state can be saved; else a wish for that waits until an execution begins of which it can.
+  [[nodiscard]] virtual bool is_stoppable() const { return false; }
   /// The first token that no chip here has begun, and before which it can still be stopped; kNoToken: there is none.
   [[nodiscard]] virtual std::int64_t next_token() const { return kNoToken; }
   /// Nothing of this token is executed: all chips, of all ranks, are done before it.

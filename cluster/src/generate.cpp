@@ -40,19 +40,30 @@ GenerateResult generate(const scheduler::ClusterProgram& program,
                         const scheduler::Checkpoint& checkpoint,
                         const GenerateOptions& options) {
   check_generation(program, checkpoint, options);
+  return compute_numbers(program, checkpoint, options, nullptr).result;
+}
+
+NumbersAlone compute_numbers(const scheduler::ClusterProgram& program,
+                             const scheduler::Checkpoint& checkpoint,
+                             const GenerateOptions& options,
+                             const NumericState* from) {
   node::set_arithmetic_mode();
   const auto begin = std::chrono::steady_clock::now();
-  NumericRunner runner(program, checkpoint, options, {.rank = 0, .rank_of = deal(program, 1).rank_of}, nullptr);
+  NumericRunner runner(program, checkpoint, options, {.rank = 0, .rank_of = deal(program, 1).rank_of}, nullptr, from);
   LoopTimes times;
   RunOptions run_options;
   report_progress(options, run_options);
   const int signal = execute(runner, run_options, nullptr, &times);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  GenerateResult out = runner.answers().result();
-  out.ended_by_signal = signal;
-  out.wall_s = seconds;
-  out.memory_bytes = memory_bytes();
-  put(runner.outcome(times, seconds), program.chip, out);
+  NumbersAlone out{.result = runner.answers().result()};
+  out.result.ended_by_signal = signal;
+  out.result.wall_s = seconds;
+  out.result.memory_bytes = memory_bytes();
+  put(runner.outcome(times, seconds), program.chip, out.result);
+  if (signal == 0 && runner.stopped_before()) {
+    out.stopped_before = runner.stopped_before();
+    out.chips = runner.saved_chips();
+  }
   return out;
 }
 

@@ -293,28 +293,8 @@ RunOptions timing_options(const CommandLine& line, const GenerateOptions& option
   return out;
 }
 
-/// All chips in this process.
-RankResult generate_alone(const Job& job,
-                          const Checkpoint& checkpoint,
-                          RunOptions run_options,
-                          GenerateOptions options) {
-  catch_stop_signals();
-  const StopWatch watch;
-  plant_faults(faults_of_environment(), 0, run_options);
-  plant_numeric_faults(faults_of_environment(), options);
-  ::malloc_trim(0);  // what compiling took would stay beside the weights
-  scheduler::refuse_non_finite(job.program, checkpoint);
-  RankResult result;
-  result.run = run_program(job.program, run_options);
-  if (result.run.ended_by_signal != 0) {
-    result.numbers.ended_by_signal = result.run.ended_by_signal;
-    return result;
-  }
-  ::malloc_trim(0);  // likewise the timing plane
-  result.numbers = generate(job.program, checkpoint, options);
-  result.run.ended_by_signal = result.numbers.ended_by_signal;
-  result.run.memory_bytes = result.run.memory_bytes_max = result.numbers.memory_bytes;
-  return result;
+bool is_complete(const RankResult& executed) {
+  return executed.numbers.ended_by_signal == 0 && executed.run.stopped_before_token < 0;
 }
 
 /// Shares of the ranks' time in the numeric plane.
@@ -346,7 +326,7 @@ json::object to_json(const CommandLine& line,
                      const std::string& text) {
   const GenerateResult& result = executed.numbers;
   const RunResult& timing = executed.run;
-  const bool is_whole = result.ended_by_signal == 0;
+  const bool is_whole = is_complete(executed);
   json::object out = result_object(line);
   out["inputs"] = job.inputs;
   out["checkpoint"] = line.value("checkpoint");
@@ -354,8 +334,15 @@ json::object to_json(const CommandLine& line,
   out["new_ids"] = ids_array(result.new_ids);
   out["text"] = checkpoint.model().vocabulary == kByteVocabulary ? json::value(text) : json::value(nullptr);
   out["partial"] = !is_whole;
-  if (!is_whole) {
+  if (result.ended_by_signal != 0) {
     out["ended_by_signal"] = result.ended_by_signal;
+  }
+  if (timing.stopped_before_token >= 0) {
+    out["state_saved"] = line.value("save-state");
+    out["stopped_before_token"] = timing.stopped_before_token;
+  }
+  if (timing.resumed_at_token >= 0) {
+    out["resumed_at_token"] = timing.resumed_at_token;
   }
   out["result_digest"] = is_whole ? json::value(node::to_hex(result.result_digest)) : json::value(nullptr);
   out["fingerprint"] =
@@ -384,9 +371,12 @@ json::object to_json(const CommandLine& line,
 }
 
 /// What people read below the text.
-std::string summary(const Job& job, const GenerateOptions& options, const RankResult& executed) {
+std::string summary(const CommandLine& line,
+                    const Job& job,
+                    const GenerateOptions& options,
+                    const RankResult& executed) {
   const GenerateResult& result = executed.numbers;
-  const bool is_whole = result.ended_by_signal == 0;
+  const bool is_whole = is_complete(executed);
   const Shares shares = shares_of(result.time);
   Table table;
   table.add({"chips",
@@ -405,9 +395,17 @@ std::string summary(const Job& job, const GenerateOptions& options, const RankRe
   table.add({"fingerprint",
              is_whole ? node::to_hex(node::fold(executed.run.fingerprint, result.fold)) : "n/a, not complete"});
   std::string out;
-  if (!is_whole) {
-    out += "  PARTIAL: ended by signal " + std::to_string(result.ended_by_signal) + " after " +
-           std::to_string(result.new_ids.size()) + " of " + std::to_string(options.new_tokens) + " tokens\n";
+  const std::string progress =
+      std::to_string(result.new_ids.size()) + " of " + std::to_string(options.new_tokens) + " tokens";
+  if (result.ended_by_signal != 0) {
+    out += "  PARTIAL: ended by signal " + std::to_string(result.ended_by_signal) + " after " + progress + "\n";
+  }
+  if (executed.run.stopped_before_token >= 0) {
+    out += "  STOPPED on request after " + progress + "; its state is saved:\n  go on with --resume " +
+           line.value("save-state") + "\n";
+  }
+  if (executed.run.resumed_at_token >= 0) {
+    out += "  resumed at position " + std::to_string(executed.run.resumed_at_token) + " from a saved state\n";
   }
   if (!faults_of_environment().empty()) {
     out += "  faults planted for a test: " + faults_of_environment() + "\n";
@@ -434,6 +432,7 @@ struct Generation {
   GenerateOptions options;
   RankResult executed;
   std::string text;
+  double seconds_before = 0;  ///< until its state was saved
 };
 
 Generation execute_generation(const CommandLine& line,
@@ -441,7 +440,11 @@ Generation execute_generation(const CommandLine& line,
                               const Checkpoint& checkpoint,
                               const Console& console,
                               RankGroup* group) {
-  const interconnect::Carrier carrier = parse_carrier(line.value("transport"));
+  RankSettings settings{.carrier = parse_carrier(line.value("transport")), .trace = {}, .numbers = {}};
+  if (line.has("save-state")) {
+    settings.save = open_save_folder(line.value("save-state"));
+    catch_save_signal();
+  }
   GenerateOptions options = read_options(line, checkpoint);
   Job job = line.has("program") ? read_job(line, checkpoint, console)
                                 : compile_job(compiling_line(line, where), checkpoint, console);
@@ -452,22 +455,24 @@ Generation execute_generation(const CommandLine& line,
     progress.show(static_cast<double>(done) / static_cast<double>(steps),
                   "generate: position " + std::to_string(done) + " of " + std::to_string(steps));
   };
+  settings.numbers = NumericOrder{.checkpoint = where.string(), .options = options};
+  if (settings.save || line.has("resume")) {
+    settings.key = key_of(job.program, checkpoint, options);
+  }
+  if (line.has("resume")) {
+    settings.saved_numbers =
+        load_saved_generation(line.value("resume"), job.program, *settings.key, checkpoint, options);
+  }
   const RunOptions run_options = timing_options(line, options);
-  RankResult executed = group != nullptr
-                            ? run_on_ranks(job.program,
-                                           run_options,
-                                           {.carrier = carrier,
-                                            .trace = {},
-                                            .numbers = NumericOrder{.checkpoint = where.string(), .options = options}},
-                                           *group,
-                                           console)
-                            : generate_alone(job, checkpoint, run_options, options);
+  RankResult executed = group != nullptr ? run_on_ranks(job.program, run_options, settings, *group, console)
+                                         : generate_alone(job.program, checkpoint, run_options, settings);
   const GenerateResult& result = executed.numbers;
-  LPU_CHECK(result.ended_by_signal != 0 || result.vectors_moved == executed.run.vectors,
+  LPU_CHECK(!is_complete(executed) || result.vectors_moved == executed.run.vectors,
             std::to_string(result.vectors_moved) + " vectors moved");
   std::string text = generated_text(checkpoint, options, result);
   options.progress = {};
-  return {std::move(job), std::move(options), std::move(executed), std::move(text)};
+  const double seconds_before = settings.saved_numbers ? settings.saved_numbers->wall_s : 0.0;
+  return {std::move(job), std::move(options), std::move(executed), std::move(text), seconds_before};
 }
 
 }  // namespace
@@ -500,13 +505,16 @@ node::ExitCode generate_text(const CommandLine& typed, const Console& console, R
   const GenerateResult& result = generation.executed.numbers;
   json::object object =
       to_json(line, generation.job, checkpoint, generation.options, generation.executed, generation.text);
-  object["wall_s"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  object["wall_s"] =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() + generation.seconds_before;
   print_result(line,
                console,
                object,
-               generation.text + "\n\n" + summary(generation.job, generation.options, generation.executed));
-  return result.ended_by_signal == 0 ? node::ExitCode::kDone
-                                     : static_cast<node::ExitCode>(128 + result.ended_by_signal);
+               generation.text + "\n\n" + summary(line, generation.job, generation.options, generation.executed));
+  if (result.ended_by_signal != 0) {
+    return static_cast<node::ExitCode>(128 + result.ended_by_signal);
+  }
+  return is_complete(generation.executed) ? node::ExitCode::kDone : node::ExitCode::kStateSaved;
 }
 
 GeneratedText generate_shipped(const std::string& checkpoint_name,

@@ -9,11 +9,11 @@
 
 #include <spdlog/spdlog.h>
 
+#include "checkpoint_digest.hpp"
 #include "dealing.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
 #include "lpu/node/floating_point.hpp"
-#include "lpu/scheduler/model_preset.hpp"
 #include "lpu/scheduler/numeric_binding.hpp"
 #include "lpu/scheduler/program_file.hpp"
 #include "measure.hpp"
@@ -118,12 +118,19 @@ void run_numeric_plane(const Place& place,
                        Part& part) {
   const auto begin = Clock::now();
   place.group.begin_next_plane();
+  std::optional<NumericState> from;
+  if (!place.order.numbers->saved.empty()) {
+    from =
+        numbers_from_bytes(place.order.numbers->saved, "the saved state of rank " + std::to_string(place.group.rank()));
+  }
   ::malloc_trim(0);
   NumericRunner runner(place.program,
                        checkpoint,
                        options,
                        {.rank = place.group.rank(), .rank_of = place.order.rank_of},
-                       &place.group.exchange());
+                       &place.group.exchange(),
+                       from ? &*from : nullptr);
+  from.reset();
   LoopTimes times;
   part.signal = execute(runner, run_options, &place.group, &times);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -134,16 +141,11 @@ void run_numeric_plane(const Place& place,
   part.outcome.memory_bytes = std::max(part.outcome.memory_bytes, memory);
   part.answers = runner.answers().result();
   part.answers.wall_s = seconds;
-}
-
-std::uint64_t digest_of(const scheduler::Checkpoint& checkpoint) {
-  std::string text = std::to_string(checkpoint.weight_bytes().count());
-  for (const scheduler::ModelField& field : scheduler::model_fields()) {
-    if (scheduler::is_used(checkpoint.model(), field.name)) {
-      text += " " + scheduler::model_field_text(checkpoint.model(), field.name);
-    }
+  if (part.signal == 0 && runner.stopped_before()) {
+    part.stopped_before = *runner.stopped_before();
+    part.outcome.saved =
+        save_numeric_part(*place.order.save, place.group.rank(), place.order.digest, runner.saved_chips());
   }
-  return node::digest_text(text);
 }
 
 /// What every rank does, the first one included.
@@ -163,7 +165,7 @@ Part take_part(const Place& place, const RunOptions& options, const GenerateOpti
     node::set_arithmetic_mode();
     const NumericOrder& numbers = *place.order.numbers;
     const auto checkpoint = scheduler::Checkpoint::open(numbers.checkpoint);
-    if (digest_of(checkpoint) != numbers.digest) {
+    if (shape_digest(checkpoint) != numbers.digest) {
       throw node::InputError(numbers.checkpoint + ": found another checkpoint on the host of rank " +
                              std::to_string(place.group.rank()) + "; expected that of rank 0 at the same path");
     }
@@ -187,6 +189,7 @@ RunOptions options_of(const StartOrder& order, std::int32_t rank) {
   options.tokens = order.tokens;
   options.users = order.users;
   options.checks = order.checks;
+  options.has_next_plane = order.numbers.has_value();
   plant_faults(order.faults, rank, options);
   return options;
 }
@@ -235,6 +238,22 @@ std::string chips_of(const std::optional<SavedRun>& saved,
   return chips.empty() ? std::string() : to_bytes(chips);
 }
 
+/// Likewise of the numeric plane, with the answers.
+std::string numbers_of(const std::optional<SavedGeneration>& saved,
+                       const std::vector<std::int32_t>& rank_of,
+                       std::int32_t rank) {
+  if (!saved) {
+    return {};
+  }
+  NumericState out{.answers = saved->numbers.answers, .chips = {}};
+  for (const SavedNumericChip& chip : saved->numbers.chips) {
+    if (rank_of[static_cast<std::size_t>(chip.chip)] == rank) {
+      out.chips.push_back(chip);
+    }
+  }
+  return to_bytes(out);
+}
+
 /// What a run took until its state was saved counts, too.
 void add_saved(RunResult& result, const std::optional<SavedRun>& saved) {
   if (saved) {
@@ -242,6 +261,20 @@ void add_saved(RunResult& result, const std::optional<SavedRun>& saved) {
     result.messages_in_process += saved->messages_in_process;
     result.messages_between_ranks += saved->messages_between_ranks;
     result.bytes_between_ranks += saved->bytes_between_ranks;
+  }
+}
+
+void add_saved(RankResult& result, const std::optional<SavedGeneration>& saved, const node::ChipSpec& chip) {
+  if (saved) {
+    result.run.resumed_at_token = saved->numbers.answers.position;
+    GenerateResult& numbers = result.numbers;
+    numbers.vectors_moved += saved->vectors;
+    numbers.bytes_moved = numbers.vectors_moved * chip.vector_bytes;
+    numbers.wall_s += saved->numeric_wall_s;
+    numbers.time.kernels_s += saved->time.kernels_s;
+    numbers.time.moving_s += saved->time.moving_s;
+    numbers.time.waiting_s += saved->time.waiting_s;
+    numbers.time.other_s += saved->time.other_s;
   }
 }
 
@@ -260,8 +293,32 @@ void save(RunResult& result, const SaveOrder& order, std::int64_t token, const s
   result.stopped_before_token = token;
 }
 
-double seconds_since(Clock::time_point begin, const std::optional<SavedRun>& saved) {
-  return std::chrono::duration<double>(Clock::now() - begin).count() + (saved ? saved->wall_s : 0.0);
+/// Likewise of a generation.
+void save(RankResult& result,
+          const RankSettings& settings,
+          std::int64_t position,
+          const std::vector<SavedPart>& parts) {
+  const GenerateResult& numbers = result.numbers;
+  save_manifest(*settings.save,
+                SavedGeneration{.key = *settings.key,
+                                .numbers = {.answers = {.position = position,
+                                                        .new_ids = numbers.new_ids,
+                                                        .logits_after_prompt = numbers.logits_after_prompt,
+                                                        .result_digest = numbers.result_digest},
+                                            .chips = {}},
+                                .vectors = numbers.vectors_moved,
+                                .time = numbers.time,
+                                .numeric_wall_s = numbers.wall_s,
+                                .wall_s = result.run.wall_s},
+                parts);
+  result.run.stopped_before_token = position;
+}
+
+double seconds_since(Clock::time_point begin, const RankSettings& settings) {
+  const double before = settings.saved           ? settings.saved->wall_s
+                        : settings.saved_numbers ? settings.saved_numbers->wall_s
+                                                 : 0.0;
+  return std::chrono::duration<double>(Clock::now() - begin).count() + before;
 }
 
 }  // namespace
@@ -331,7 +388,7 @@ RankResult run_alone(const scheduler::ClusterProgram& program, const RunOptions&
   result.run.ended_by_signal = signal;
   result.run.messages_in_process = runner.transport().messages();
   add_saved(result.run, settings.saved);
-  set_wall_time(result.run, seconds_since(begin, settings.saved));
+  set_wall_time(result.run, seconds_since(begin, settings));
   if (signal == 0 && runner.stopped_before()) {
     save(result.run,
          *settings.save,
@@ -341,6 +398,43 @@ RankResult run_alone(const scheduler::ClusterProgram& program, const RunOptions&
   std::vector<Trace> traces;
   traces.push_back(recorder.take());
   result.trace = merge(std::move(traces));
+  return result;
+}
+
+RankResult generate_alone(const scheduler::ClusterProgram& program,
+                          const scheduler::Checkpoint& checkpoint,
+                          const RunOptions& asked,
+                          const RankSettings& settings) {
+  const auto begin = Clock::now();
+  catch_stop_signals();
+  const StopWatch watch;
+  RunOptions run_options = asked;
+  run_options.has_next_plane = true;
+  GenerateOptions options = settings.numbers->options;
+  plant_faults(faults_of_environment(), 0, run_options);
+  plant_numeric_faults(faults_of_environment(), options);
+  ::malloc_trim(0);  // what compiling took would stay beside the weights
+  scheduler::refuse_non_finite(program, checkpoint);
+  RankResult result;
+  result.run = run_program(program, run_options);
+  if (result.run.ended_by_signal != 0) {
+    result.numbers.ended_by_signal = result.run.ended_by_signal;
+    return result;
+  }
+  ::malloc_trim(0);  // likewise the timing plane
+  const NumbersAlone numbers = compute_numbers(
+      program, checkpoint, options, settings.saved_numbers ? &settings.saved_numbers->numbers : nullptr);
+  result.numbers = numbers.result;
+  result.run.ended_by_signal = numbers.result.ended_by_signal;
+  result.run.memory_bytes = result.run.memory_bytes_max = numbers.result.memory_bytes;
+  add_saved(result, settings.saved_numbers, program.chip);
+  set_wall_time(result.run, seconds_since(begin, settings));
+  if (numbers.stopped_before) {
+    save(result,
+         settings,
+         *numbers.stopped_before,
+         {save_numeric_part(*settings.save, 0, settings.key->schedule_digest, numbers.chips)});
+  }
   return result;
 }
 
@@ -371,16 +465,22 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   std::optional<GenerateOptions> generation = generation_of(order);
   if (settings.numbers) {
     order.pairs = with_numbers(std::move(order.pairs), program, dealing);
-    order.numbers->digest = digest_of(scheduler::Checkpoint::open(order.numbers->checkpoint));
+    order.numbers->digest = shape_digest(scheduler::Checkpoint::open(order.numbers->checkpoint));
     generation->progress = settings.numbers->options.progress;
   }
+  const auto give_state = [&](std::int32_t rank) {
+    order.saved_chips = chips_of(settings.saved, dealing.rank_of, rank);
+    if (order.numbers) {
+      order.numbers->saved = numbers_of(settings.saved_numbers, dealing.rank_of, rank);
+    }
+  };
   group.begin();
   for (std::int32_t rank = 1; rank < group.ranks(); ++rank) {
     order.program = scheduler::to_bytes(part_of(program, dealing, rank));
-    order.saved_chips = chips_of(settings.saved, dealing.rank_of, rank);
+    give_state(rank);
     group.send_start(rank, order);
   }
-  order.saved_chips = chips_of(settings.saved, dealing.rank_of, 0);
+  give_state(0);
   const scheduler::ClusterProgram part = part_of(program, dealing, 0);
   program.texts = {};
   Part own = take_part({part, order, group, console}, own_options, generation ? &*generation : nullptr);
@@ -410,14 +510,19 @@ RankResult run_on_ranks(scheduler::ClusterProgram& program,
   result.run.ranks = group.ranks();
   result.run.ranks_idle = group.ranks() - dealing.ranks_used;
   result.run.hosts = group.exchange().hosts();
-  add_saved(result.run, settings.saved);
-  set_wall_time(result.run, seconds_since(begin, settings.saved));
-  if (own.stopped_before >= 0 && result.run.ended_by_signal == 0) {
-    save(result.run, *settings.save, own.stopped_before, parts);
-  }
   put(numbers, program.chip, result.numbers);
   result.numbers.ended_by_signal = result.run.ended_by_signal;
   result.numbers.memory_bytes = result.run.memory_bytes;
+  add_saved(result.run, settings.saved);
+  add_saved(result, settings.saved_numbers, program.chip);
+  set_wall_time(result.run, seconds_since(begin, settings));
+  if (own.stopped_before >= 0 && result.run.ended_by_signal == 0) {
+    if (settings.numbers) {
+      save(result, settings, own.stopped_before, parts);
+    } else {
+      save(result.run, *settings.save, own.stopped_before, parts);
+    }
+  }
   return result;
 }
 

@@ -6,6 +6,7 @@
 #include "lpu/cluster/run_program.hpp"
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "rank_group.hpp"
+#include "saved_generation.hpp"
 #include "saved_run.hpp"
 #include "trace.hpp"
 
@@ -31,10 +32,13 @@ struct RankSettings {
   std::optional<NumericOrder> numbers;  ///< the numeric plane, too
   std::optional<SaveOrder> save{};      ///< where SIGUSR1 saves the state
   std::optional<SavedRun> saved{};      ///< to go on from
+  // Likewise of the numeric plane.
+  std::optional<GenerationKey> key{};  ///< with `save` or `saved_numbers`
+  std::optional<SavedGeneration> saved_numbers{};
 };
 
 struct RankResult {
-  RunResult run;  ///< timing plane; wall time, memory and messages of all
+  RunResult run;  ///< timing plane; wall time, memory, messages, cut and resumption of all
   Trace trace;    ///< bursts that were selected
   GenerateResult numbers;
 };
@@ -43,6 +47,24 @@ struct RankResult {
 [[nodiscard]] RankResult run_alone(const scheduler::ClusterProgram& program,
                                    const RunOptions& options,
                                    const RankSettings& settings);
+
+/// The numeric plane alone, all chips in this process.
+struct NumbersAlone {
+  GenerateResult result;
+  std::optional<std::int64_t> stopped_before{};  ///< position
+  std::vector<SavedNumericChip> chips{};         ///< with it
+};
+/// @param from  to go on from; nullptr: it starts
+[[nodiscard]] NumbersAlone compute_numbers(const scheduler::ClusterProgram& program,
+                                           const scheduler::Checkpoint& checkpoint,
+                                           const GenerateOptions& options,
+                                           const NumericState* from);
+
+/// All chips in this process, both planes: settings.numbers has what is asked for.
+[[nodiscard]] RankResult generate_alone(const scheduler::ClusterProgram& program,
+                                        const scheduler::Checkpoint& checkpoint,
+                                        const RunOptions& options,
+                                        const RankSettings& settings);
 
 /// Rank 0's side of an execution on several ranks: deals the chips, takes part, collects what all measured.
 /// @post the program has no texts any more: each rank has its own

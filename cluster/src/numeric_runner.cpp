@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <malloc.h>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "lpu/interconnect/rank_exchange.hpp"
 #include "lpu/node/digest.hpp"
 #include "lpu/node/error.hpp"
+#include "lpu/node/numeric_snapshot.hpp"
 
 namespace lpu::cluster {
 namespace {
@@ -38,8 +40,16 @@ std::vector<std::byte> to_note(const NoteHead& head, std::span<const std::int32_
 
 // ---- answers
 
-Answers::Answers(const GenerateOptions& options, std::int64_t vocabulary)
-    : options_(&options), vocabulary_(vocabulary), tokens_(options.prompt) {}
+Answers::Answers(const GenerateOptions& options, std::int64_t vocabulary, const SavedAnswers* from)
+    : options_(&options), vocabulary_(vocabulary), tokens_(options.prompt), end_(steps()) {
+  if (from != nullptr) {
+    next_ = from->position;
+    tokens_.insert(tokens_.end(), from->new_ids.begin(), from->new_ids.end());
+    result_.new_ids = from->new_ids;
+    result_.logits_after_prompt = from->logits_after_prompt;
+    result_.result_digest = from->result_digest;
+  }
+}
 
 std::int64_t Answers::steps() const {
   return static_cast<std::int64_t>(options_->prompt.size()) + options_->new_tokens - 1;
@@ -114,7 +124,7 @@ std::optional<std::int64_t> Answers::token(std::int64_t position) const {
 }
 
 void Answers::check_complete() const {
-  if (next_ == steps()) {
+  if (next_ == end_) {
     return;
   }
   const auto found = steps_.find(next_);
@@ -129,7 +139,8 @@ NumericRunner::NumericRunner(const scheduler::ClusterProgram& program,
                              const scheduler::Checkpoint& checkpoint,
                              const GenerateOptions& options,
                              interconnect::ChipPlacement placement,
-                             interconnect::RankExchange* exchange)
+                             interconnect::RankExchange* exchange,
+                             const NumericState* from)
     : program_(&program),
       options_(&options),
       placement_(std::move(placement)),
@@ -139,7 +150,7 @@ NumericRunner::NumericRunner(const scheduler::ClusterProgram& program,
       bench_(program.chip),
       binder_(program, checkpoint),
       transport_(program.bindings, placement_, exchange),
-      answers_(options, checkpoint.model().vocabulary) {
+      answers_(options, checkpoint.model().vocabulary, from == nullptr ? nullptr : &from->answers) {
   transport_.set_tamperer(options.tamperer);
   std::set<std::int32_t> takers;
   for (const node::ChipBinding& binding : program.bindings) {
@@ -174,7 +185,52 @@ NumericRunner::NumericRunner(const scheduler::ClusterProgram& program,
     chip.takes_token = chip.numbers->takes_token();
   }
   running_ = chips_.size();
+  if (from != nullptr) {
+    restore(*from);
+  }
   ::malloc_trim(0);  // what sorting the texts took would stay with the process
+}
+
+/// What a chip takes in its first iteration the answers know: it needs no token that came before.
+void NumericRunner::restore(const NumericState& from) {
+  LPU_CHECK(from.chips.size() == chips_.size(), std::to_string(from.chips.size()) + " saved chips");
+  for (const SavedNumericChip& saved : from.chips) {
+    const std::int32_t place = places_[static_cast<std::size_t>(saved.chip)];
+    LPU_CHECK(place >= 0, "a saved chip that is not here");
+    chips_[static_cast<std::size_t>(place)].numbers->restore(saved.state);
+  }
+  for (Chip& chip : chips_) {
+    chip.iteration = from.answers.position;
+  }
+  told_ = from.answers.position;
+}
+
+std::int64_t NumericRunner::next_token() const {
+  std::int64_t next = 0;
+  for (const Chip& chip : chips_) {
+    next = std::max(next, chip.iteration + (chip.has_begun ? 1 : 0));
+  }
+  return next < answers_.steps() ? next : kNoToken;
+}
+
+void NumericRunner::stop_before(std::int64_t token) {
+  stopped_before_ = token;
+  answers_.stop_before(token);
+  for (Chip& chip : chips_) {
+    if (!chip.has_begun && chip.iteration == token && chip.state != State::kDone) {
+      chip.state = State::kDone;
+      --running_;
+    }
+  }
+  std::erase_if(ready_, [this](std::size_t place) { return chips_[place].state == State::kDone; });
+}
+
+std::vector<SavedNumericChip> NumericRunner::saved_chips() const {
+  std::vector<SavedNumericChip> out;
+  for (const Chip& chip : chips_) {
+    out.push_back({.chip = chip.id, .state = chip.numbers->snapshot()});
+  }
+  return out;
 }
 
 /// The token that the chip's next iteration takes; -1 where it takes none; none: it has not come.
@@ -224,7 +280,7 @@ void NumericRunner::finish_iteration(Chip& chip) {
   chip.token = chip.numbers->token();
   chip.has_begun = false;
   ++chip.iteration;
-  chip.state = chip.iteration < answers_.steps() ? State::kReady : State::kDone;
+  chip.state = chip.iteration < answers_.end() ? State::kReady : State::kDone;
 }
 
 void NumericRunner::send_answer(const Chip& chip) {
@@ -254,7 +310,7 @@ void NumericRunner::take_answers() {
   for (; told_ < answers_.completed(); ++told_) {
     const std::int64_t position = told_ + 1;
     if (!draws_tokens() || position < static_cast<std::int64_t>(options_->prompt.size()) ||
-        position >= answers_.steps()) {
+        position >= answers_.end()) {
       continue;
     }
     const NoteHead head{.position = position, .token = static_cast<std::int32_t>(*answers_.token(position))};

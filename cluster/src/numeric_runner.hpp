@@ -13,6 +13,7 @@
 #include "lpu/interconnect/payload_transport.hpp"
 #include "lpu/node/numeric_chip.hpp"
 #include "lpu/scheduler/numeric_binding.hpp"
+#include "saved_generation.hpp"
 
 namespace lpu::cluster {
 
@@ -31,19 +32,23 @@ void put(const NumericOutcome& sum, const node::ChipSpec& chip, GenerateResult& 
 class Answers {
  public:
   /// @param vocabulary  logits of a step
-  Answers(const GenerateOptions& options, std::int64_t vocabulary);
+  /// @param from        nullptr: they begin with the prompt
+  Answers(const GenerateOptions& options, std::int64_t vocabulary, const SavedAnswers* from = nullptr);
 
   void add_logits(std::int64_t position, std::span<const std::int32_t> ids, std::span<const float> logits);
   /// The token that the program chose there.
   void add_token(std::int64_t position, std::int32_t token);
   /// A token that rank 0 drew: the next one.
   void put_token(std::int64_t position, std::int32_t token);
+  /// Steps from this one on are not made.
+  void stop_before(std::int64_t position) { end_ = position; }
   /// Completes what can be completed.
   /// @throws node::InputError  logits that are no finite numbers
   void complete();
 
   [[nodiscard]] std::int64_t completed() const { return next_; }  ///< steps
   [[nodiscard]] std::int64_t steps() const;                       ///< in all
+  [[nodiscard]] std::int64_t end() const { return end_; }         ///< steps that are made: all, until stop_before()
   /// Token at a position: the prompt's, then those that were drawn or chosen; none: not yet.
   [[nodiscard]] std::optional<std::int64_t> token(std::int64_t position) const;
   [[nodiscard]] const GenerateResult& result() const { return result_; }
@@ -65,6 +70,7 @@ class Answers {
   std::vector<std::int64_t> tokens_;
   std::map<std::int64_t, Step> steps_;  ///< begun, and not complete
   std::int64_t next_ = 0;
+  std::int64_t end_ = 0;
   GenerateResult result_;
 };
 
@@ -77,15 +83,16 @@ class NumericRunner final : public Execution {
   /// @param program    chips of other ranks have no text here
   /// @param placement  names a rank for each chip at work
   /// @param exchange   nullptr: all chips are here
-  /// All but the placement must outlive the runner.
+  /// @param from       the chips of this rank as they were stopped, and the answers; nullptr: they start
+  /// All but the placement and the state must outlive the runner.
   /// @throws node::InputError  a program that was not compiled for the numeric plane; a weight of these chips that is
-  /// no
-  ///                           finite number
+  ///                           no finite number; a saved state that is impossible for the program
   NumericRunner(const scheduler::ClusterProgram& program,
                 const scheduler::Checkpoint& checkpoint,
                 const GenerateOptions& options,
                 interconnect::ChipPlacement placement,
-                interconnect::RankExchange* exchange);
+                interconnect::RankExchange* exchange,
+                const NumericState* from = nullptr);
 
   bool run_next() override;
   bool receive() override;
@@ -93,7 +100,13 @@ class NumericRunner final : public Execution {
   [[nodiscard]] std::vector<node::Wait> waits() const override;
   void check_nothing_left() override;
   [[nodiscard]] RunProgress progress() const override;
+  [[nodiscard]] bool is_stoppable() const override { return true; }
+  [[nodiscard]] std::int64_t next_token() const override;
+  void stop_before(std::int64_t token) override;
 
+  [[nodiscard]] std::optional<std::int64_t> stopped_before() const { return stopped_before_; }  ///< position
+  /// The chips that are here, once all are stopped.
+  [[nodiscard]] std::vector<SavedNumericChip> saved_chips() const;
   /// @param loop     where the time of the loop that ran the chips went
   /// @param seconds  all of the rank's time in the plane
   [[nodiscard]] NumericOutcome outcome(const LoopTimes& loop, double seconds) const;
@@ -112,6 +125,7 @@ class NumericRunner final : public Execution {
     std::int32_t token = -1;     ///< that the program returned to it, of the iteration before
   };
 
+  void restore(const NumericState& from);
   [[nodiscard]] std::optional<std::int32_t> token_for(const Chip& chip) const;
   void finish_iteration(Chip& chip);
   void send_answer(const Chip& chip);
@@ -139,6 +153,7 @@ class NumericRunner final : public Execution {
   std::size_t running_ = 0;           ///< chips that are not done
   Answers answers_;
   std::int64_t told_ = 0;  ///< steps whose drawn token was handed on
+  std::optional<std::int64_t> stopped_before_;
 };
 
 }  // namespace lpu::cluster

@@ -116,12 +116,12 @@ void RankGroup::poll(Execution& execution) {
 
 bool RankGroup::rest(Execution& execution) {
   execution_ = &execution;
-  if (execution.is_done() && !has_finished_) {
-    exchange_.finish();
-    has_finished_ = true;
-  }
   for (;;) {
     pause_if_asked(execution);
+    if (execution.is_done() && !has_finished_) {  // also because it was stopped before a token that its chips wait for
+      exchange_.finish();
+      has_finished_ = true;
+    }
     if (execution.receive()) {
       has_moved_ = true;
       is_resting_ = false;
@@ -150,6 +150,9 @@ void RankGroup::begin_next_plane() {
 void RankGroup::tick() {
   handle_control();
   look_for_signals();
+  if (!is_first()) {
+    look_for_save();  // a rank may have no chip, or be done with them
+  }
   note_stillness();
   look_for_the_lost();
   log_.show_old();
@@ -292,6 +295,9 @@ void RankGroup::look_for_save() {
 
 /// Between two turns of chips: none gets one until all ranks have named their tokens.
 void RankGroup::pause_if_asked(Execution& execution) {
+  if (!execution.is_stoppable()) {
+    return;
+  }
   look_for_save();
   if (!must_pause_) {
     return;

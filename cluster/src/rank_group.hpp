@@ -30,6 +30,7 @@ struct Stopped {
 ///   for 2 s the failed rank does it itself.
 /// - A state is saved where no chip has been yet: rank 0 makes all pause, each names the first token that it has not
 ///   begun, and all go on to the last of these. Who has a chip that is done names none, and all go on to the end.
+///   Nobody pauses in a plane that another one follows: all come to that one.
 /// - Who finds that another rank's process is gone waits 2 s for the line of whoever ended it on purpose.
 class RankGroup {
  public:
@@ -75,7 +76,7 @@ class RankGroup {
   /// before, rank 0 just lets the others go.
   void begin();
   [[nodiscard]] bool has_started() const { return has_started_; }
-  /// Ranks may be asked to save their state (--save-state).
+  /// Ranks may be asked to save their state (--save-state); they do so while a plane executes that can be stopped.
   void allow_saving() { can_save_ = true; }
   [[nodiscard]] int stopped_by() const { return stopping_; }  ///< a signal; 0: none
 

@@ -38,6 +38,7 @@ struct NumericOrder {
   std::string checkpoint;    ///< path, the same on each host
   std::uint64_t digest = 0;  ///< of the model and the weights' bytes there, so that no host has another one
   GenerateOptions options;   ///< but for its functions
+  std::string saved{};       ///< to_bytes() of the rank's NumericState, to go on from; empty: it starts
 };
 
 /// All that a rank needs to take part.

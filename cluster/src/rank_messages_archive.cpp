@@ -9,6 +9,7 @@
 
 #include "lpu/node/error.hpp"
 #include "measures_archive.hpp"
+#include "numbers_archive.hpp"
 #include "rank_messages.hpp"
 
 // cereal finds these by the namespaces of their arguments.
@@ -27,10 +28,6 @@ void serialize(Archive& archive, ExchangeCounts& counts) {
 
 namespace lpu::node {
 
-template <typename Archive>
-void serialize(Archive& archive, Sampling& sampling) {
-  archive(sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed);
-}
 template <typename Archive>
 void serialize(Archive& archive, Wait& wait) {
   archive(wait.chip, wait.cycle, wait.instruction, wait.link, wait.from, wait.iteration, wait.transfer);
@@ -56,10 +53,7 @@ template <typename Archive>
 void serialize(Archive& archive, NumericOrder& order) {
   archive(order.checkpoint, order.digest);
   archive(order.options.prompt, order.options.new_tokens, order.options.simd, order.options.sampling);
-}
-template <typename Archive>
-void serialize(Archive& archive, TimeUse& time) {
-  archive(time.kernels_s, time.moving_s, time.waiting_s, time.other_s);
+  archive(order.saved);
 }
 template <typename Archive>
 void serialize(Archive& archive, NumericOutcome& outcome) {

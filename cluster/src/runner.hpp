@@ -47,6 +47,7 @@ class Runner final : public Execution {
   [[nodiscard]] std::vector<node::Wait> waits() const override;
   void check_nothing_left() override;
   [[nodiscard]] RunProgress progress() const override;
+  [[nodiscard]] bool is_stoppable() const override { return !options_->has_next_plane; }
   [[nodiscard]] std::int64_t next_token() const override;
   void stop_before(std::int64_t token) override;
 

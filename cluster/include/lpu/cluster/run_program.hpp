@@ -28,6 +28,7 @@ struct RunOptions {
   Checks checks = Checks::kArrivals;
   std::function<void(const RunProgress&)> progress{};  ///< called a few hundred times a second at most
   std::function<void()> pause{};                       ///< called after each turn of a chip, for tests
+  bool has_next_plane = false;                         ///< numbers follow: a state is saved in their plane alone
 
   node::BurstObserver observer{};  ///< of the chips that are traced
   std::int32_t observed_first = 0;
