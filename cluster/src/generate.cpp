@@ -40,18 +40,20 @@ GenerateResult generate(const scheduler::ClusterProgram& program,
                         const scheduler::Checkpoint& checkpoint,
                         const GenerateOptions& options) {
   check_generation(program, checkpoint, options);
-  return compute_numbers(program, checkpoint, options, nullptr).result;
+  return compute_numbers(program, checkpoint, options, {}, nullptr).result;
 }
 
 NumbersAlone compute_numbers(const scheduler::ClusterProgram& program,
                              const scheduler::Checkpoint& checkpoint,
                              const GenerateOptions& options,
+                             const std::function<void()>& pause,
                              const NumericState* from) {
   node::set_arithmetic_mode();
   const auto begin = std::chrono::steady_clock::now();
   NumericRunner runner(program, checkpoint, options, {.rank = 0, .rank_of = deal(program, 1).rank_of}, nullptr, from);
   LoopTimes times;
   RunOptions run_options;
+  run_options.pause = pause;
   report_progress(options, run_options);
   const int signal = execute(runner, run_options, nullptr, &times);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -422,8 +422,11 @@ RankResult generate_alone(const scheduler::ClusterProgram& program,
     return result;
   }
   ::malloc_trim(0);  // likewise the timing plane
-  const NumbersAlone numbers = compute_numbers(
-      program, checkpoint, options, settings.saved_numbers ? &settings.saved_numbers->numbers : nullptr);
+  const NumbersAlone numbers = compute_numbers(program,
+                                               checkpoint,
+                                               options,
+                                               run_options.pause,
+                                               settings.saved_numbers ? &settings.saved_numbers->numbers : nullptr);
   result.numbers = numbers.result;
   result.run.ended_by_signal = numbers.result.ended_by_signal;
   result.run.memory_bytes = result.run.memory_bytes_max = numbers.result.memory_bytes;

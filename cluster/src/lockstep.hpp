@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <optional>
 
 #include "execution.hpp"
@@ -54,10 +55,12 @@ struct NumbersAlone {
   std::optional<std::int64_t> stopped_before{};  ///< position
   std::vector<SavedNumericChip> chips{};         ///< with it
 };
-/// @param from  to go on from; nullptr: it starts
+/// @param pause  after each turn of a chip, for tests
+/// @param from   to go on from; nullptr: it starts
 [[nodiscard]] NumbersAlone compute_numbers(const scheduler::ClusterProgram& program,
                                            const scheduler::Checkpoint& checkpoint,
                                            const GenerateOptions& options,
+                                           const std::function<void()>& pause,
                                            const NumericState* from);
 
 /// All chips in this process, both planes: settings.numbers has what is asked for.

@@ -29,8 +29,8 @@ struct Stopped {
 /// - A rank that fails tells rank 0 and waits; rank 0 prints one line and ends the job. Only where rank 0 keeps silent
 ///   for 2 s the failed rank does it itself.
 /// - A state is saved where no chip has been yet: rank 0 makes all pause, each names the first token that it has not
-///   begun, and all go on to the last of these. Who has a chip that is done names none, and all go on to the end. Nobody
-///   pauses in a plane that another one follows: all come to that one.
+///   begun, and all go on to the last of these. Who has a chip that is done names none, and all go on to the end.
+///   Nobody pauses in a plane that another one follows: all come to that one.
 /// - Who finds that another rank's process is gone waits 2 s for the line of whoever ended it on purpose.
 class RankGroup {
  public:

@@ -2,16 +2,19 @@
 """A generation that is stopped between two positions and goes on, on another number of ranks, says what it would have said; a
 state that is damaged, or another generation's, is refused.
 
-save_generation.py PROGRAM MPIRUN [seconds that the generation takes in one process]
+save_generation.py PROGRAM MPIRUN
 """
 import re
 import shutil
 
-from ranks import json, mpirun_command, os, rank_pids, signal, subprocess, sys, time  # first: it makes ../e2e known
+from ranks import json, mpirun_command, os, rank_pids, signal, subprocess, time  # first: it makes ../e2e known
 from program import Checks
 
-SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
-LONGEST = 250  # of the context, with the prompt
+TOKENS = 60
+# What is to be stopped sleeps between turns of chips, about half a second in the timing plane and one in the numeric one on 1 to 10
+# ranks, however fast the machine is: a signal 0.8 s after the start comes in the middle.
+LATE = {"LPU_CLUSTER_TEST_FAULTS": "delay=500"}
+MIDDLE = 0.8
 checks = Checks()
 MODELS = os.path.join(os.path.dirname(os.path.dirname(checks.program)), "share", "lpu_cluster", "models")
 SAME = ["new_ids", "text", "result_digest", "fingerprint", "logits_after_prompt", "vectors_moved", "bytes_moved", "transfers", "partial"]
@@ -23,23 +26,19 @@ def compiled(name, model, chips, tp, pp):
 
 
 compiled("m.lpuprog", "shakespeare-mixtral-5m", 8, 2, 4)
-GREEDY = ["generate", "--program", "m.lpuprog", "--prompt", "KING"]
-begin = time.monotonic()
-checks.object(*GREEDY, "--max-new-tokens", "30", "--json")
-TOKENS = min(LONGEST, int(30 * SECONDS / (time.monotonic() - begin)) + 30)
-GREEDY += ["--max-new-tokens", str(TOKENS)]
+GREEDY = ["generate", "--program", "m.lpuprog", "--prompt", "KING", "--max-new-tokens", str(TOKENS)]
 DRAWN = [*GREEDY, "--temperature", "1.2", "--top-k", "50", "--top-p", "0.95", "--seed", "11"]
 greedy, drawn = (checks.object(*call, "--json", "--logits") for call in (GREEDY, DRAWN))
 checks.check(greedy["new_ids"] != drawn["new_ids"], "drawn tokens are others")
 
 
-def stop(ranks, call, state, *arguments, to="launcher", at=None, environment=None):
-    """Generates until SIGUSR1, which comes in the middle unless `at` names a moment; returns what it printed."""
+def stop(ranks, call, state, *arguments, to="launcher", after=MIDDLE):
+    """Generates until SIGUSR1, which comes after so many seconds; returns what it printed."""
     command = [checks.program] if ranks == 0 else mpirun_command(ranks, checks.program)
     with open("stderr", "w", encoding="utf-8") as said:
         process = subprocess.Popen([*command, *call, "--save-state", state, *arguments, "--json", "--log-level", "info"],
                                    stdout=subprocess.PIPE, stderr=said, text=True, stdin=subprocess.DEVNULL,
-                                   env={**os.environ, **(environment or {})})
+                                   env={**os.environ, **LATE})
     if ranks > 0:
         pids = rank_pids(process, ranks)
         limit = time.monotonic() + 60
@@ -48,7 +47,7 @@ def stop(ranks, call, state, *arguments, to="launcher", at=None, environment=Non
                 if "vectors between ranks" in said.read():
                     break
             time.sleep(0.02)
-    time.sleep(0.4 if at is None else at)
+    time.sleep(after)
     os.kill(process.pid if to == "launcher" else pids[to], signal.SIGUSR1)
     stdout, _ = process.communicate(timeout=60)
     where = f"{ranks} ranks, signal to {to}"
@@ -81,12 +80,12 @@ def same(told, expected, where):
 first = stop(4, GREEDY, "a")
 shutil.copytree("a", "kept")
 same(result(1, GREEDY, "a", "--simd", "scalar"), greedy, "4, 1 ranks")
-again = stop(0, GREEDY, "a", "--resume", "a", at=0.3)
+again = stop(0, GREEDY, "a", "--resume", "a")
 checks.check(again.get("resumed_at_token") == first.get("stopped_before_token", -1) <= again.get("stopped_before_token", -1),
              "the second part begins where the first one ended")
 last = result(3, GREEDY, "a")
 same(last, greedy, "4, none, 3 ranks")
-checks.check(last.get("resumed_at_token") == again.get("stopped_before_token") and last.get("wall_s", 0) > 0.4,
+checks.check(last.get("resumed_at_token") == again.get("stopped_before_token") and last.get("wall_s", 0) > MIDDLE,
              "the time of the parts before counts")
 
 # ---- tokens that rank 0 draws; the signal to one rank; ranks without chips; a signal that comes in the timing plane
@@ -96,7 +95,7 @@ stop(10, GREEDY, "i", to=9)
 text = checks.run(*GREEDY, "--resume", "i").stdout
 checks.check("  resumed at position " in text and greedy["fingerprint"] in text and greedy["result_digest"] in text and
              greedy["text"] in text, f"10 ranks for 8 chips, none; what people read: {text}")
-early = stop(2, DRAWN, "e", at=0, environment={"LPU_CLUSTER_TEST_FAULTS": "delay=50"})
+early = stop(2, DRAWN, "e", after=0)
 same(result(3, DRAWN, "e"), drawn, f"stopped before position {early.get('stopped_before_token')}, 3 ranks")
 
 # ---- damaged states, and those of other generations
