@@ -108,6 +108,22 @@ bool is_kind(std::string_view plural) {
   return std::any_of(kPresetKinds.begin(), kPresetKinds.end(), [&](PresetKind kind) { return folder(kind) == plural; });
 }
 
+/// --flag|-x, as a pattern of bash.
+std::string flag_pattern(const FlagRow& flag) {
+  return "--" + std::string(flag.name) + (flag.letter == 0 ? std::string() : std::string("|-") + flag.letter);
+}
+
+/// The flags that take a value, as one pattern of bash.
+std::string pattern_of_valued() {
+  std::string out;
+  for (const FlagRow& flag : flag_rows()) {
+    if (!flag.placeholder.empty()) {
+      out += (out.empty() ? "" : "|") + flag_pattern(flag);
+    }
+  }
+  return out;
+}
+
 /// What completes the value of a flag, as arms of a `case` of bash.
 std::string value_arms() {
   std::string out;
@@ -124,8 +140,8 @@ std::string value_arms() {
     } else if (flag.name == "checkpoint") {
       words = joined({shipped_models().begin(), shipped_models().end()});
     }
-    out += "    --" + std::string(flag.name) + (flag.letter == 0 ? std::string() : std::string("|-") + flag.letter) +
-           ")\n" + "      words=\"" + words + "\"; paths=" + (takes_path ? "yes" : "no") + " ;;\n";
+    out += "    " + flag_pattern(flag) + ")\n" + "      words=\"" + words + "\"; paths=" + (takes_path ? "yes" : "no") +
+           " ;;\n";
   }
   return out;
 }
@@ -192,16 +208,41 @@ std::string bash_completion() {
   return R"bash(# Completion of lpu_cluster for bash; generated from the tables behind --help.
 _lpu_cluster() {
   local program=${COMP_WORDS[0]} verb=${COMP_WORDS[1]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-  local words="" paths=no flags=""
+  local words="" paths=no flags="" prefix="" is_value=no at operands=()
   COMPREPLY=()
+  # The command as it was typed: bash has not expanded it.
+  case $program in
+    "~"/*) program=$HOME/${program#"~/"} ;;
+  esac
+  command -v "$program" > /dev/null || program=lpu_cluster
+  # --flag=value is three words where = breaks words (COMP_WORDBREAKS), otherwise one.
+  if [ "$word" = "=" ]; then
+    word="" is_value=yes
+  elif [ "$before" = "=" ]; then
+    before=${COMP_WORDS[COMP_CWORD-2]} is_value=yes
+  elif [[ $word == --*=* ]]; then
+    before=${word%%=*} prefix=${word%%=*}= word=${word#*=} is_value=yes
+  fi
   if [ "$COMP_CWORD" -eq 1 ]; then
     mapfile -t COMPREPLY < <(compgen -W ")bash" +
          joined(verbs) + " " + joined(common) + R"bash(" -- "$word")
     return
   fi
+  # Words that are no flags and no values of flags.
+  for ((at = 2; at < COMP_CWORD; at++)); do
+    case ${COMP_WORDS[at]} in
+      )bash" +
+         pattern_of_valued() + R"bash()
+        at=$((at + 1))
+        [ "${COMP_WORDS[at]}" != "=" ] || at=$((at + 1)) ;;
+      -*) ;;
+      *) operands+=("${COMP_WORDS[at]}") ;;
+    esac
+  done
   case $before in
 )bash" + value_arms() +
          R"bash(    *)
+      [ "$is_value" = no ] || return
       case $verb in
 )bash" + verb_arms() +
          R"bash(      esac
@@ -211,10 +252,11 @@ _lpu_cluster() {
         *)
           case $verb in
             list)
-              case $COMP_CWORD in
-                2) words=")bash" +
+              case ${#operands[@]} in
+                0) words=")bash" +
          names_of_kinds() + R"bash(" ;;
-                *) words="$("$program" list "${COMP_WORDS[2]}" --names 2> /dev/null)" ;;
+                1) words="$("$program" list "${operands[0]}" --names 2> /dev/null)" ;;
+                *) words="" ;;
               esac ;;
             verify|inspect|mutate|assemble) words=""; paths=yes ;;
           esac ;;
@@ -225,6 +267,7 @@ _lpu_cluster() {
     compopt -o filenames 2> /dev/null
     mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$word")
   fi
+  COMPREPLY=("${COMPREPLY[@]/#/$prefix}")
 }
 complete -F _lpu_cluster lpu_cluster
 )bash";

@@ -5,6 +5,7 @@ package.py PROGRAM BUILD_FOLDER PROJECT_FOLDER
 """
 import glob
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -69,9 +70,45 @@ checks.check(completed("plan", "--compute", "") == ["w8a8", "w8a16", "fp16", "fp
 checks.check(completed("plan", "--objective", "t") == ["throughput"], "values of a flag")
 checks.check(completed("generate", "--checkpoint", "shakespeare-m") == ["shakespeare-mixtral-5m"], "a shipped checkpoint")
 checks.check(completed("list", "sys") == ["systems"] and "rack-64" in completed("list", "systems", ""), "what to list")
+checks.check(completed("list", "--json", "sys") == ["systems"] and completed("list", "--log-level", "info", "sys") == ["systems"]
+             and completed("list", "--log-level", "=", "info", "sys") == ["systems"], "what to list, after flags")
+checks.check("rack-64" in completed("list", "--json", "systems", "") and completed("list", "systems", "rack-64", "") == [],
+             "a name to list, after flags")
+checks.check(completed("plan", "--model", "=", "llama-3") == ["llama-3-70b", "llama-3-8b"]
+             and completed("plan", "--compute", "=") == ["w8a8", "w8a16", "fp16", "fp32ref"], "values after =")
+checks.check(completed("plan", "--model=llama-3") == ["--model=llama-3-70b", "--model=llama-3-8b"], "values after = in one word")
+checks.check(completed("plan", "--explain", "=") == [] and completed("plan", "--set", "link.rate", "=") == [], "no values after =")
 with open("here.lpuprog", "w", encoding="utf-8"):
     pass
 checks.check(completed("verify", "he") == ["here.lpuprog"] and completed("run", "--program", "he") == ["here.lpuprog"], "a file")
+
+# ---- the same, typed: here bash splits the line
+os.makedirs("home/bin", exist_ok=True)
+os.symlink(checks.program, "home/bin/lpu_cluster")
+
+
+def typed(line):
+    """The words of a line after Tab at its end, in a bash that has no program of this name in its PATH."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                          env={"PATH": "/usr/bin:/bin", "HOME": os.path.abspath("home"), "TERM": "dumb"}) as shell:
+        os.close(slave)
+        # Control-A and Control-E: to the line's begin and end.
+        os.write(master, f". {COMPLETION}\n{line}\t\x01printf '<<%s>>' \x05\nexit\n".encode())
+        shown = b""
+        try:
+            while more := os.read(master, 4096):
+                shown += more
+        except OSError:  # Linux: the other end is closed
+            pass
+    os.close(master)
+    return re.findall(r"<<([^%>]*)>>", shown.decode())
+
+
+for line, last in (("plan --model=mixtral-8x7", "--model=mixtral-8x7b"), ("plan --kv=in", "--kv=int8"), ("list --json sys", "systems"),
+                   ("list models mixtral-8x7", "mixtral-8x7b")):
+    words = typed("~/bin/lpu_cluster " + line)
+    checks.check(words[-1:] == [last], f"typed, {line}: {words}")
 
 # ---- the package
 if shutil.which("dpkg-shlibdeps"):
