@@ -238,7 +238,8 @@ float evaluate_one(const NumericKernels& kernels, const Sum& sum, const Lanes* i
   if (sum.parts.size() == 1) {
     const auto& [column, activation] = sum.parts.front();
     const std::size_t size = column.numbers == nullptr ? 0 : column.numbers->size();
-    if (size > 0 && column.lanes == in_order && in_order != nullptr && in_order->size() == size && activation->numbers.size() >= size) {
+    if (size > 0 && column.lanes == in_order && in_order != nullptr && in_order->size() == size &&
+        activation->numbers.size() >= size) {
       const auto count = static_cast<std::int64_t>(size);
       kernels.linear({std::as_bytes(std::span(*column.numbers)).data(), StoredType::kFloat32, 1, count, 4 * count},
                      std::span(activation->numbers).first(size),
