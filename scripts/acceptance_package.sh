@@ -3,7 +3,8 @@
 #
 #   scripts/acceptance_package.sh PACKAGE.deb [FOLDER]
 #
-# FOLDER: a Debian 12 to change root into; without, debootstrap makes one in a temporary folder. Needs root, and a mirror.
+# FOLDER: a Debian 12 to change root into, which keeps the packages that ours draws; without, debootstrap makes one in a temporary
+# folder. Needs root, and a mirror.
 set -eu
 
 if [ $# -lt 1 ] || [ ! -f "$1" ]; then

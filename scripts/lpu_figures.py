@@ -498,14 +498,14 @@ def sram_panel(plan, key):
     def draw(frame):
         axis = frame.axes(TOP, 2.2)
         base = 0 * used / 1e6
-        edges = [*data["stage"], len(data)]
+        edges = [stage - 0.5 for stage in range(len(data) + 1)]
         for part, colour, hatch in SRAM_LOOKS:
             top = base + data[part] / 1e6
             axis.fill_between(edges, [*base, base.iloc[-1]], [*top, top.iloc[-1]], step="post", facecolor=colour, edgecolor=INK,
                               linewidth=0.3, hatch=hatch)
             base = top
         axis.axhline(plan["sram_bytes"] / 1e6, color=INK, linewidth=0.9, linestyle="-.")
-        axis.set_xlim(0, len(data))
+        axis.set_xlim(edges[0], edges[-1])
         axis.set_ylim(0, 1.12 * plan["sram_bytes"] / 1e6)
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.yaxis.grid(True)
