@@ -20,6 +20,9 @@ ENVIRONMENT = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden")
+if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help") or not os.access(sys.argv[1], os.X_OK):
+    print(__doc__.strip(), file=sys.stderr)
+    sys.exit(2)
 program = os.path.abspath(sys.argv[1])
 models = sys.argv[2:] or MODELS
 misses = 0
