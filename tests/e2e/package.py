@@ -105,8 +105,20 @@ def typed(line):
     return re.findall(r"<<([^%>]*)>>", shown.decode())
 
 
-for line, last in (("plan --model=mixtral-8x7", "--model=mixtral-8x7b"), ("plan --kv=in", "--kv=int8"), ("list --json sys", "systems"),
-                   ("list models mixtral-8x7", "mixtral-8x7b")):
+def has_terminals():
+    """Containers and chroots may come without pseudo-terminals."""
+    try:
+        for end in pty.openpty():
+            os.close(end)
+    except OSError as error:
+        print(f"nothing is typed here: {error}")
+        return False
+    return True
+
+
+TYPED = [("plan --model=mixtral-8x7", "--model=mixtral-8x7b"), ("plan --kv=in", "--kv=int8"), ("list --json sys", "systems"),
+         ("list models mixtral-8x7", "mixtral-8x7b")]
+for line, last in TYPED if has_terminals() else []:
     words = typed("~/bin/lpu_cluster " + line)
     checks.check(words[-1:] == [last], f"typed, {line}: {words}")
 
