@@ -66,7 +66,7 @@ po::parsed_options parse_words(const std::vector<std::string>& words) {
   po::options_description description;
   for (const FlagRow& row : flag_rows()) {
     const std::string names = std::string(row.name) + (row.letter == 0 ? std::string() : std::string{',', row.letter});
-    if (row.placeholder.empty()) {
+    if (row.value_name.empty()) {
       description.add_options()(names.c_str(), "");
     } else {
       description.add_options()(names.c_str(), po::value<std::string>(), "");
@@ -108,7 +108,7 @@ void take_flag(CommandLine& line, const po::option& option) {
     line.settings.push_back(value);
     return;
   }
-  if (!line.values.emplace(option.string_key, value).second && !row.placeholder.empty()) {
+  if (!line.values.emplace(option.string_key, value).second && !row.value_name.empty()) {
     throw InputError(flag + ": found it twice; expected one value");
   }
 }
@@ -120,7 +120,7 @@ std::string padded(std::string_view text, std::size_t width) {
 std::string flag_help(const FlagRow& row) {
   std::string out =
       "  " +
-      padded("--" + std::string(row.name) + (row.placeholder.empty() ? "" : " ") + std::string(row.placeholder), 24);
+      padded("--" + std::string(row.name) + (row.value_name.empty() ? "" : " ") + std::string(row.value_name), 24);
   out += std::string(row.doc) + "\n";
   if (!row.range.empty()) {
     const std::string_view shown = row.shown.empty() ? row.initial : row.shown;

@@ -19,10 +19,10 @@ struct VerbRow {
 
 struct FlagRow {
   std::string_view name;
-  std::string_view placeholder;  ///< of the value; empty: a switch
-  std::string_view initial;      ///< default that value() returns; empty: none
-  std::string_view shown;        ///< default as the help says it; empty: `initial`
-  std::string_view range;        ///< with the unit
+  std::string_view value_name;  ///< "N", "FILE"; empty: a switch
+  std::string_view initial;     ///< default that value() returns; empty: none
+  std::string_view shown;       ///< default as the help says it; empty: `initial`
+  std::string_view range;       ///< with the unit
   std::string_view doc;
   std::uint32_t verbs;
   char letter = 0;  ///< short form; 0: none

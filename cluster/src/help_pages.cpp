@@ -34,7 +34,7 @@ std::string troff_examples(std::string_view examples) {
 std::string troff_flag(const FlagRow& flag) {
   std::string out = flag.letter == 0 ? std::string() : std::string("\\fB\\-") + flag.letter + "\\fR, ";
   out += "\\fB" + troff("--" + std::string(flag.name)) + "\\fR";
-  return flag.placeholder.empty() ? out : out + " \\fI" + troff(flag.placeholder) + "\\fR";
+  return flag.value_name.empty() ? out : out + " \\fI" + troff(flag.value_name) + "\\fR";
 }
 
 std::string verbs_of(const FlagRow& flag) {
@@ -81,7 +81,7 @@ std::string troff_flags() {
 /// The values that a range lists, such as "auto, shm, mpi"; empty: it is no list of words.
 std::vector<std::string> listed_values(const FlagRow& flag) {
   std::vector<std::string> out;
-  if (flag.placeholder == "N" || flag.placeholder.find("FILE") != std::string_view::npos) {
+  if (flag.value_name == "N" || flag.value_name.find("FILE") != std::string_view::npos) {
     return out;
   }
   const std::string_view range = flag.range;
@@ -117,7 +117,7 @@ std::string flag_pattern(const FlagRow& flag) {
 std::string pattern_of_valued() {
   std::string out;
   for (const FlagRow& flag : flag_rows()) {
-    if (!flag.placeholder.empty()) {
+    if (!flag.value_name.empty()) {
       out += (out.empty() ? "" : "|") + flag_pattern(flag);
     }
   }
@@ -128,11 +128,11 @@ std::string pattern_of_valued() {
 std::string value_arms() {
   std::string out;
   for (const FlagRow& flag : flag_rows()) {
-    if (flag.placeholder.empty()) {
+    if (flag.value_name.empty()) {
       continue;
     }
-    const bool takes_path = flag.placeholder.find("FILE") != std::string_view::npos ||
-                            flag.placeholder.find("DIR") != std::string_view::npos;
+    const bool takes_path =
+        flag.value_name.find("FILE") != std::string_view::npos || flag.value_name.find("DIR") != std::string_view::npos;
     std::string words = joined(listed_values(flag));
     const std::string plural = std::string(flag.name) + "s";
     if (is_kind(plural)) {

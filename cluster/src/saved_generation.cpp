@@ -68,19 +68,6 @@ const StateKind kKind{.manifest = {.magic = "LPUTEXTS",
                                .name = "a part of a saved generation",
                                .plural = "parts of saved generations"}};
 
-std::vector<SavedNumericChip> load_part(const fs::path& folder, const SavedPart& part, std::uint64_t schedule_digest) {
-  const std::string name = (folder / part.file).string();
-  std::uint64_t digest = 0;
-  std::vector<SavedNumericChip> chips;
-  from_body(read_part(kKind, folder, part), name, digest, chips);
-  if (digest != schedule_digest || chips.size() != static_cast<std::size_t>(part.chips)) {
-    throw InputError(name + ": found " + std::to_string(chips.size()) + " chips of the program " +
-                     node::to_hex(digest) + "; expected " + std::to_string(part.chips) + " of " +
-                     node::to_hex(schedule_digest));
-  }
-  return chips;
-}
-
 /// "5 ids, digest 1f...": a prompt may be long.
 std::string text_of(const std::vector<std::int64_t>& ids) {
   return std::to_string(ids.size()) + " tokens with digest " +
@@ -172,7 +159,7 @@ SavedGeneration load_saved_generation(const fs::path& folder,
   require_possible(name, out.numbers.answers, checkpoint.model().vocabulary, options);
   std::vector<SavedNumericChip>& chips = out.numbers.chips;
   for (const SavedPart& part : parts) {
-    for (SavedNumericChip& chip : load_part(folder, part, key.schedule_digest)) {
+    for (SavedNumericChip& chip : read_chips<SavedNumericChip>(kKind, folder, part, key.schedule_digest)) {
       chips.push_back(std::move(chip));
     }
   }

@@ -67,19 +67,6 @@ const StateKind kKind{
                  .plural = "manifests of saved states"},
     .part = {.magic = "LPUCHIPS", .version = 1, .name = "a part of a saved state", .plural = "parts of saved states"}};
 
-std::vector<SavedChip> load_part(const fs::path& folder, const SavedPart& part, std::uint64_t schedule_digest) {
-  const std::string name = (folder / part.file).string();
-  std::uint64_t digest = 0;
-  std::vector<SavedChip> chips;
-  from_body(read_part(kKind, folder, part), name, digest, chips);
-  if (digest != schedule_digest || chips.size() != static_cast<std::size_t>(part.chips)) {
-    throw InputError(name + ": found " + std::to_string(chips.size()) + " chips of the program " +
-                     node::to_hex(digest) + "; expected " + std::to_string(part.chips) + " of " +
-                     node::to_hex(schedule_digest));
-  }
-  return chips;
-}
-
 void require_same_run(const std::string& name,
                       const SavedRun& run,
                       const scheduler::ClusterProgram& program,
@@ -119,7 +106,7 @@ SavedRun load_saved_run(const fs::path& folder, const scheduler::ClusterProgram&
   from_body(read_manifest(kKind, folder), name, run, parts);
   require_same_run(name, run, program, options);
   for (const SavedPart& part : parts) {
-    for (SavedChip& chip : load_part(folder, part, run.schedule_digest)) {
+    for (SavedChip& chip : read_chips<SavedChip>(kKind, folder, part, run.schedule_digest)) {
       run.chips.push_back(std::move(chip));
     }
   }

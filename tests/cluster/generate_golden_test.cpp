@@ -3,10 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "checkpoint_program.hpp"
 #include "checkpoint_writer.hpp"
 #include "forward_pass.hpp"
 #include "lpu/cluster/generate.hpp"
-#include "lpu/cluster/presets.hpp"
 #include "lpu/node/error.hpp"
 #include "lpu/scheduler/compile.hpp"
 #include "random_models.hpp"
@@ -15,20 +15,6 @@ namespace lpu::cluster {
 namespace {
 
 using scheduler::Checkpoint;
-
-scheduler::ClusterProgram compiled(const Checkpoint& checkpoint, std::int32_t chips, std::int32_t tp, std::int32_t pp) {
-  scheduler::CompileRequest request;
-  request.model = checkpoint.model();
-  request.chip = load_chip("tsp-v1", "chip").chip;
-  request.chips = chips;
-  request.tensor_parallel = tp;
-  request.pipeline_parallel = pp;
-  request.users = 1;
-  request.context = 128;
-  request.compute = scheduler::Compute::kFp32Reference;
-  request.kv = scheduler::KvType::kFp32;
-  return scheduler::compile(request).program;
-}
 
 struct Cut {
   const char* name;
@@ -82,8 +68,10 @@ void expect_plain_bits(const Checkpoint& checkpoint,
 TEST_P(ShippedModelOnChips, GivesTheBitsOfThePlainForwardPass) {
   const Checkpoint checkpoint = Checkpoint::open(std::string(LPU_MODELS "/") + GetParam().model);
   const std::string text = "ROMEO:\n";
-  expect_plain_bits(
-      checkpoint, compiled(checkpoint, GetParam().chips, GetParam().tp, GetParam().pp), {text.begin(), text.end()}, 4);
+  expect_plain_bits(checkpoint,
+                    test::compile_checkpoint(checkpoint, GetParam().chips, GetParam().tp, GetParam().pp),
+                    {text.begin(), text.end()},
+                    4);
 }
 
 /// A small run whose result a fault must change.
@@ -104,7 +92,7 @@ Checkpoint shipped(const std::string& name) {
 
 TEST(Generate, AFlippedBitOnAWireChangesResultAndExecution) {
   const Checkpoint checkpoint = shipped("shakespeare-llama-4m");
-  const scheduler::ClusterProgram program = compiled(checkpoint, 4, 2, 2);
+  const scheduler::ClusterProgram program = test::compile_checkpoint(checkpoint, 4, 2, 2);
   const GenerateResult plain = short_run(checkpoint, program);
   EXPECT_EQ(short_run(checkpoint, program).fold, plain.fold);
   std::int64_t vectors = 0;
@@ -138,7 +126,7 @@ scheduler::ClusterProgram with_moved_reads(scheduler::ClusterProgram program,
 
 TEST(Generate, ReadsWeightsAndCacheThroughTheAddressesOfTheProgram) {
   const Checkpoint checkpoint = shipped("shakespeare-llama-4m");
-  const scheduler::ClusterProgram program = compiled(checkpoint, 1, 1, 1);
+  const scheduler::ClusterProgram program = test::compile_checkpoint(checkpoint, 1, 1, 1);
   const GenerateResult plain = short_run(checkpoint, program);
   for (const char* tensor : {"qkv.weights", "down.weights", "key.cache", "value.cache"}) {
     try {
@@ -152,7 +140,7 @@ TEST(Generate, ReadsWeightsAndCacheThroughTheAddressesOfTheProgram) {
 
 TEST(Generate, ReadsExpertsThroughTheRegistersOfTheProgram) {
   const Checkpoint checkpoint = shipped("shakespeare-mixtral-5m");
-  scheduler::ClusterProgram program = compiled(checkpoint, 1, 1, 1);
+  scheduler::ClusterProgram program = test::compile_checkpoint(checkpoint, 1, 1, 1);
   const GenerateResult plain = short_run(checkpoint, program);
   for (node::BaseRegister& base : program.texts.front().registers) {
     if (base.kind == node::RegisterKind::kExpert) {
@@ -171,7 +159,7 @@ TEST(Generate, SamplesTheSameTokensOnAnyCluster) {
     options.prompt = {82, 79, 77};
     options.new_tokens = 12;
     options.sampling = {.temperature = 1.5, .top_k = 50, .top_p = 0.95, .seed = 3};
-    const GenerateResult result = generate(compiled(checkpoint, chips, chips, 1), checkpoint, options);
+    const GenerateResult result = generate(test::compile_checkpoint(checkpoint, chips, chips, 1), checkpoint, options);
     first = first.empty() ? result.new_ids : first;
     EXPECT_EQ(result.new_ids, first);
   }
@@ -180,7 +168,7 @@ TEST(Generate, SamplesTheSameTokensOnAnyCluster) {
 
 TEST(Generate, RefusesTokensAndLengthsThatNoProgramTakes) {
   const Checkpoint checkpoint = shipped("shakespeare-llama-4m");
-  const scheduler::ClusterProgram program = compiled(checkpoint, 1, 1, 1);
+  const scheduler::ClusterProgram program = test::compile_checkpoint(checkpoint, 1, 1, 1);
   const auto message = [&](const GenerateOptions& options) {
     try {
       static_cast<void>(generate(program, checkpoint, options));
@@ -215,7 +203,7 @@ TEST_P(RandomModelOnChips, GivesTheBitsOfThePlainForwardPass) {
   }
   for (const std::int32_t tp : {1, 4}) {
     SCOPED_TRACE(tp);
-    expect_plain_bits(checkpoint, compiled(checkpoint, 2 * tp, tp, 2), prompt, 3);
+    expect_plain_bits(checkpoint, test::compile_checkpoint(checkpoint, 2 * tp, tp, 2), prompt, 3);
   }
 }
 

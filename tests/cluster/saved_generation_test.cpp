@@ -7,9 +7,9 @@
 #include <gtest/gtest.h>
 
 #include "checkpoint_digest.hpp"
+#include "checkpoint_program.hpp"
 #include "dealing.hpp"
 #include "lockstep.hpp"
-#include "lpu/cluster/presets.hpp"
 #include "lpu/node/error.hpp"
 #include "lpu/scheduler/compile.hpp"
 #include "numeric_runner.hpp"
@@ -31,22 +31,13 @@ struct Case {
 /// Prompt of three tokens, positions 0 to 5.
 Case case_of(const std::string& model, std::int32_t chips, std::int32_t tp, std::int32_t pp, double temperature) {
   Checkpoint checkpoint = Checkpoint::open(LPU_MODELS "/" + model);
-  scheduler::CompileRequest request;
-  request.model = checkpoint.model();
-  request.chip = load_chip("tsp-v1", "chip").chip;
-  request.chips = chips;
-  request.tensor_parallel = tp;
-  request.pipeline_parallel = pp;
-  request.users = 1;
-  request.context = 128;
-  request.compute = scheduler::Compute::kFp32Reference;
-  request.kv = scheduler::KvType::kFp32;
   GenerateOptions options;
   options.prompt = {'K', 'I', 'N'};
   options.new_tokens = 4;
   options.simd = node::choose_simd_target("auto");
   options.sampling = {.temperature = temperature, .top_k = 50, .top_p = 0.9, .seed = 5};
-  return {std::move(checkpoint), scheduler::compile(request).program, std::move(options)};
+  scheduler::ClusterProgram program = test::compile_checkpoint(checkpoint, chips, tp, pp);
+  return {std::move(checkpoint), std::move(program), std::move(options)};
 }
 
 std::unique_ptr<NumericRunner> runner_of(const Case& from, const NumericState* state = nullptr) {

@@ -20,6 +20,16 @@ SMALL = {
 MPIRUN = sys.argv[2].split()
 
 
+def wait_for_words(process, path, words):
+    """Until a process has written the words to its file, or ended; a minute at most."""
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and process.poll() is None:
+        with open(path, encoding="utf-8") as said:
+            if words in said.read():
+                return
+        time.sleep(0.02)
+
+
 def mpirun_command(ranks, program, *arguments):
     return [*MPIRUN, "-np", str(ranks), program, *arguments]
 

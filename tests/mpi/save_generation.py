@@ -7,7 +7,7 @@ save_generation.py PROGRAM MPIRUN
 import re
 import shutil
 
-from ranks import json, mpirun_command, os, rank_pids, signal, subprocess, time  # first: it makes ../e2e known
+from ranks import json, mpirun_command, os, rank_pids, signal, subprocess, time, wait_for_words  # first: it makes ../e2e known
 from program import Checks
 
 TOKENS = 60
@@ -41,12 +41,7 @@ def stop(ranks, call, state, *arguments, to="launcher", after=MIDDLE):
                                    env={**os.environ, **LATE})
     if ranks > 0:
         pids = rank_pids(process, ranks)
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit and process.poll() is None:
-            with open("stderr", encoding="utf-8") as said:
-                if "vectors between ranks" in said.read():
-                    break
-            time.sleep(0.02)
+        wait_for_words(process, "stderr", "vectors between ranks")
     time.sleep(after)
     os.kill(process.pid if to == "launcher" else pids[to], signal.SIGUSR1)
     stdout, _ = process.communicate(timeout=60)

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 
-from ranks import RankChecks, json, os, rank_pids, signal, subprocess, time
+from ranks import RankChecks, json, os, rank_pids, signal, subprocess, time, wait_for_words
 
 SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else 3
 checks = RankChecks(users=4)
@@ -32,12 +32,7 @@ def stop(ranks, state, *arguments, to="launcher"):
                                    stdout=subprocess.PIPE, stderr=said, text=True, stdin=subprocess.DEVNULL)
     if ranks > 0:
         pids = rank_pids(process, ranks)
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit and process.poll() is None:
-            with open("stderr", encoding="utf-8") as said:
-                if "vectors between ranks" in said.read():
-                    break
-            time.sleep(0.02)
+        wait_for_words(process, "stderr", "vectors between ranks")
     time.sleep(0.3)
     os.kill(process.pid if to == "launcher" else pids[to], signal.SIGUSR1)
     stdout, _ = process.communicate(timeout=60)
